@@ -1,0 +1,130 @@
+//! The one message from the manager to the agent, and the agent's answers.
+//!
+//! It carries the payload's own text: manager and agent of different versions then agree on a job
+//! as long as both can read GitLab.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ids::{JobId, ShortToken, SystemId};
+use crate::secret::{self, SecretString};
+
+/// Raised when an older agent could misread a newer manager.
+pub const VERSION: u32 = 1;
+
+/// Everything that the agent needs to run one job and to report it by itself.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct HandOver {
+    pub version: u32,
+    /// The body of GitLab's 201, unchanged.
+    pub payload: Box<RawValue>,
+    pub gitlab: GitLabAccess,
+    pub runner: RunnerSettings,
+    pub trace: TraceSoFar,
+    /// Seconds of the job's time-out that had passed when the manager sent this: the task's clock is not the manager's.
+    pub elapsed_seconds: f64,
+}
+
+impl fmt::Debug for HandOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandOver").field("version", &self.version).field("runner", &self.runner).finish_non_exhaustive()
+    }
+}
+
+/// How the agent reaches GitLab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GitLabAccess {
+    /// The `url` of the runner, as in `config.toml`.
+    pub url: String,
+    /// PEM of the authority that GitLab's certificate is checked against, beside the usual ones.
+    pub tls_ca: Option<String>,
+    /// GitLab's id of the job request, for correlation in Gitaly (protocol 7.3.4).
+    pub correlation_id: Option<String>,
+}
+
+/// The settings of the `[[runners]]` entry that a job can see (protocol 10.3).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunnerSettings {
+    pub name: String,
+    pub short_token: ShortToken,
+    pub system_id: SystemId,
+    pub builds_dir: String,
+    pub cache_dir: String,
+    /// `KEY=VALUE`, weaker than the job's own variables.
+    pub environment: Vec<String>,
+    pub feature_flags: BTreeMap<String, bool>,
+    /// Bytes of trace after which the rest is dropped.
+    pub output_limit: u64,
+    /// Bash or sh as the config names it; empty lets the agent look.
+    pub shell: String,
+    pub pre_get_sources_script: String,
+    pub post_get_sources_script: String,
+    pub pre_build_script: String,
+    pub post_build_script: String,
+    pub clone_url: String,
+    pub debug_trace_disabled: bool,
+    pub final_update_retries: u32,
+    pub concurrent_id: u32,
+    pub concurrent_project_id: u32,
+}
+
+/// The trace as the manager leaves it. It is a few hundred bytes, so it travels whole: GitLab may
+/// ask for any of it again (416, protocol 4.1).
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct TraceSoFar {
+    /// Valid UTF-8, masked and time-stamped already.
+    pub text: String,
+    /// How many bytes of `text` GitLab has accepted.
+    pub sent: u64,
+    /// Seconds between two updates as GitLab last asked for.
+    pub interval_seconds: u64,
+}
+
+impl fmt::Debug for TraceSoFar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TraceSoFar({} bytes, {} sent)", self.text.len(), self.sent)
+    }
+}
+
+/// The agent's answer to a hand-over: one JSON line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Receipt {
+    /// The job is the agent's now; the manager must not report it unless the task is lost.
+    Accepted,
+    /// This agent has a job already. The same id means that an earlier answer was lost.
+    Busy { job: JobId },
+    /// The message cannot be used; the job is still the manager's.
+    Refused { reason: String },
+}
+
+/// What an agent says when a manager that does not know its task asks for it: one JSON line.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum AgentStatus {
+    /// No job was handed over: the task serves nobody.
+    Idle,
+    /// Enough for another manager to supervise the job, and to report it if the task is lost.
+    Running {
+        job: JobId,
+        #[serde(serialize_with = "secret::expose")]
+        token: SecretString,
+        /// Seconds until the job's own time-out ends it.
+        remaining_seconds: u64,
+    },
+    /// GitLab knows the outcome; the task is about to end.
+    Finished { job: JobId },
+}
+
+impl fmt::Debug for AgentStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("Idle"),
+            Self::Running { job, .. } => write!(f, "Running({job:?})"),
+            Self::Finished { job } => write!(f, "Finished({job:?})"),
+        }
+    }
+}
