@@ -1,0 +1,146 @@
+//! `.gitlab-ci.yml`: from files to the jobs of one pipeline.
+//!
+//! Nobody gets half an answer: either a pipeline, or every mistake that was found, each with its file and line.
+//! A keyword of GitLab's that this server does not act on is a mistake too, so that a pipeline that passes here
+//! does not pass because a part of it was ignored.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a pipeline knows before any job of it runs.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// Predefined variables that `rules:if` may ask about; the file's own variables win over them.
+    pub variables: BTreeMap<String, String>,
+}
+
+/// The jobs of one pipeline, in the order of the file; parallel jobs stand one by one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pipeline {
+    /// The names of the pipeline stages in order, from `.pre` to `.post`, used or not.
+    pub stages: Vec<String>,
+    pub jobs: Vec<Job>,
+}
+
+/// One job that is part of the pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Unique in the pipeline: `build`, `build 2/3` or `build: [aws, web]`.
+    pub name: String,
+    /// One of [`Pipeline::stages`].
+    pub stage: String,
+    pub tags: Vec<String>,
+    pub before_script: Vec<String>,
+    /// Never empty.
+    pub script: Vec<String>,
+    pub after_script: Vec<String>,
+    /// The file's variables and the job's own, each key once. Not expanded.
+    pub variables: Vec<Variable>,
+    pub artifacts: Option<Artifacts>,
+    /// The jobs whose artifacts are wanted; `None` means those of all earlier stages.
+    pub dependencies: Option<Vec<String>>,
+    /// The jobs to wait for; `None` means all jobs of the earlier stages. Names jobs of this pipeline only.
+    pub needs: Option<Vec<Need>>,
+    pub when: When,
+    pub allow_failure: AllowFailure,
+    pub retry: Retry,
+    pub timeout: Option<Duration>,
+    pub image: Option<Image>,
+    pub services: Vec<Service>,
+    /// Which of a job's parallel copies this is: (from 1, of so many).
+    pub node: Option<(u32, u32)>,
+    /// Where the job's name stands in its file, from 1.
+    pub line: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    pub key: String,
+    pub value: String,
+    /// `expand: false`: references to other variables in the value stay as they are.
+    pub raw: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Artifacts {
+    pub name: Option<String>,
+    pub paths: Vec<String>,
+    pub exclude: Vec<String>,
+    pub untracked: bool,
+    pub when: ArtifactsWhen,
+    /// As written, for example `7d`; it can be read by GitLab.
+    pub expire_in: Option<String>,
+    /// Kind of report and the paths of its files.
+    pub reports: Vec<(String, Vec<String>)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ArtifactsWhen {
+    #[default]
+    OnSuccess,
+    OnFailure,
+    Always,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    pub job: String,
+    /// Whether the job's artifacts are wanted too.
+    pub artifacts: bool,
+    /// The need holds only if the job is in the pipeline; by then it has been settled.
+    pub optional: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum When {
+    #[default]
+    OnSuccess,
+    OnFailure,
+    Always,
+    Manual,
+    /// Only inside `rules`: a job that never runs is not in the pipeline.
+    Never,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AllowFailure {
+    #[default]
+    No,
+    Yes,
+    /// Only a script that ends with one of these may fail.
+    ExitCodes(Vec<i32>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// 0, 1 or 2.
+    pub max: u32,
+    /// GitLab's words, for example `runner_system_failure`; empty together with `exit_codes` means any failure.
+    pub when: Vec<String>,
+    pub exit_codes: Vec<i32>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    pub name: String,
+    pub entrypoint: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    pub name: String,
+    pub alias: Option<String>,
+    pub entrypoint: Vec<String>,
+    pub command: Vec<String>,
+    pub variables: Vec<Variable>,
+}
+
+impl Retry {
+    /// Whether a job that has been retried `retried` times is to run again, after it failed for `reason` (GitLab's
+    /// word) with its script's `exit_code`.
+    pub fn again(&self, retried: u32, reason: &str, exit_code: i32) -> bool {
+        let any = self.when.is_empty() && self.exit_codes.is_empty();
+        let named = self.when.iter().any(|word| word == "always" || word == reason);
+        retried < self.max && (any || named || (exit_code != 0 && self.exit_codes.contains(&exit_code)))
+    }
+}

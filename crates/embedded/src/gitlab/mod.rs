@@ -1,0 +1,3 @@
+//! The embedded GitLab.
+
+pub mod ci;
