@@ -1,0 +1,230 @@
+//! The `[runners.fargate]` table: where the tasks of one runner run.
+
+use serde::Deserialize;
+
+/// One environment as a runner reaches it. The field names are those of `config.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FargateConfig {
+    /// Name or ARN.
+    pub cluster: String,
+    /// Without it the environment decides, as for every AWS tool (`AWS_REGION`, the profile).
+    pub region: Option<String>,
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    /// `family` (its newest revision), `family:revision` or an ARN.
+    pub task_definition: String,
+    /// Gives the task a public address; needed in a public subnet without NAT.
+    pub assign_public_ip: bool,
+    /// Reach the task by its public address: for a manager outside the VPC.
+    pub use_public_ip: bool,
+    pub platform_version: Option<String>,
+    /// Empty is on-demand Fargate. The first RunTask of a job sends them all, as a strategy; when there is no
+    /// capacity, each is tried alone in this order. A weight of 0 makes a provider a fallback only.
+    pub capacity_providers: Vec<CapacityProvider>,
+    /// Another server than AWS's, for ECS and EC2 alike.
+    pub endpoint_url: Option<String>,
+    pub ssh_user: String,
+    pub ssh_port: u16,
+    /// Not for the config file: secrets come from AWS's usual chain.
+    #[serde(skip)]
+    pub credentials: Credentials,
+}
+
+/// One item of a capacity provider strategy: `FARGATE` or `FARGATE_SPOT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapacityProvider {
+    pub name: String,
+    /// ECS's own default is 0, which starts nothing when it stands alone.
+    #[serde(default = "one")]
+    pub weight: u16,
+    #[serde(default)]
+    pub base: u32,
+}
+
+/// Where the AWS credentials come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Environment, profile, web identity, container, instance.
+    #[default]
+    UsualChain,
+    /// Requests are signed with a made-up key: for the embedded Fargate, which does not check it.
+    MadeUp,
+}
+
+/// A value that ECS would refuse, found before any job meets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigMistake {
+    /// The key inside `[runners.fargate]`.
+    pub key: &'static str,
+    pub message: String,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl Default for FargateConfig {
+    fn default() -> Self {
+        Self {
+            cluster: String::new(),
+            region: None,
+            subnets: Vec::new(),
+            security_groups: Vec::new(),
+            task_definition: String::new(),
+            assign_public_ip: false,
+            use_public_ip: false,
+            platform_version: None,
+            capacity_providers: Vec::new(),
+            endpoint_url: None,
+            ssh_user: "root".into(),
+            ssh_port: 22,
+            credentials: Credentials::UsualChain,
+        }
+    }
+}
+
+impl FargateConfig {
+    /// All mistakes at once, in the order of the keys. The limits are ECS's (facts 1.1).
+    pub fn mistakes(&self) -> Vec<ConfigMistake> {
+        let mut mistakes = Vec::new();
+        let mut check = |good: bool, key: &'static str, message: &str| {
+            if !good {
+                mistakes.push(ConfigMistake { key, message: message.to_owned() });
+            }
+        };
+        check(!self.cluster.trim().is_empty(), "cluster", "must name the ECS cluster");
+        check(!self.subnets.is_empty(), "subnets", "must name at least one subnet");
+        check(self.subnets.len() <= 16, "subnets", "may name at most 16 subnets");
+        check(self.security_groups.len() <= 5, "security_groups", "may name at most 5 security groups");
+        check(!self.task_definition.trim().is_empty(), "task_definition", "must name a task definition");
+        check(
+            self.assign_public_ip || !self.use_public_ip,
+            "use_public_ip",
+            "needs assign_public_ip = true: without it a task has no public address",
+        );
+        let providers = &self.capacity_providers;
+        check(providers.len() <= 20, "capacity_providers", "may name at most 20 providers");
+        check(
+            providers.is_empty() || providers.iter().any(|provider| provider.weight > 0),
+            "capacity_providers",
+            "at least one provider needs a weight above 0",
+        );
+        check(
+            providers.iter().all(|provider| provider.weight <= 1000 && provider.base <= 100_000),
+            "capacity_providers",
+            "a weight is at most 1000 and a base at most 100000",
+        );
+        check(
+            providers.iter().filter(|provider| provider.base > 0).count() <= 1,
+            "capacity_providers",
+            "only one provider may have a base",
+        );
+        check(!self.ssh_user.trim().is_empty(), "ssh_user", "must not be empty");
+        check(self.ssh_port != 0, "ssh_port", "must not be 0");
+        mistakes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<FargateConfig, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    fn usable() -> FargateConfig {
+        FargateConfig {
+            cluster: "ci-dev".into(),
+            subnets: vec!["subnet-1".into()],
+            task_definition: "ci-dev".into(),
+            ..FargateConfig::default()
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_table_is_read() {
+        let config = read(
+            r#"
+            cluster = "ci-dev"
+            region = "eu-west-1"
+            subnets = ["subnet-1", "subnet-2"]
+            security_groups = ["sg-1"]
+            task_definition = "ci-dev:3"
+            assign_public_ip = true
+            use_public_ip = true
+            platform_version = "1.4.0"
+            capacity_providers = [{ name = "FARGATE_SPOT", weight = 4 }, { name = "FARGATE", weight = 0, base = 1 }]
+            endpoint_url = "http://127.0.0.1:1"
+            ssh_user = "ci"
+            ssh_port = 2222
+            "#,
+        )
+        .expect("all keys");
+        let expected = FargateConfig {
+            cluster: "ci-dev".into(),
+            region: Some("eu-west-1".into()),
+            subnets: vec!["subnet-1".into(), "subnet-2".into()],
+            security_groups: vec!["sg-1".into()],
+            task_definition: "ci-dev:3".into(),
+            assign_public_ip: true,
+            use_public_ip: true,
+            platform_version: Some("1.4.0".into()),
+            capacity_providers: vec![
+                CapacityProvider { name: "FARGATE_SPOT".into(), weight: 4, base: 0 },
+                CapacityProvider { name: "FARGATE".into(), weight: 0, base: 1 },
+            ],
+            endpoint_url: Some("http://127.0.0.1:1".into()),
+            ssh_user: "ci".into(),
+            ssh_port: 2222,
+            credentials: Credentials::UsualChain,
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.mistakes(), []);
+    }
+
+    #[test]
+    fn a_provider_without_a_weight_is_used() {
+        let config = read(r#"capacity_providers = [{ name = "FARGATE_SPOT" }]"#).expect("a provider");
+        assert_eq!(config.capacity_providers[0].weight, 1);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name_and_credentials_are_no_key() {
+        for text in ["clusterr = 'a'", "credentials = 'MadeUp'", "capacity_providers = [{ name = 'F', wieght = 1 }]"] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_named_at_once() {
+        let config = FargateConfig {
+            use_public_ip: true,
+            capacity_providers: vec![CapacityProvider { name: "FARGATE".into(), weight: 0, base: 0 }],
+            ..FargateConfig::default()
+        };
+        let keys: Vec<_> = config.mistakes().into_iter().map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["cluster", "subnets", "task_definition", "use_public_ip", "capacity_providers"]);
+        assert_eq!(usable().mistakes(), []);
+    }
+
+    #[test]
+    fn ecs_limits_are_held() {
+        let many = |count: usize| vec!["x".to_owned(); count];
+        let two_bases =
+            ["FARGATE", "FARGATE_SPOT"].map(|name| CapacityProvider { name: name.into(), weight: 1, base: 1 }).to_vec();
+        for (config, key) in [
+            (FargateConfig { subnets: many(17), ..usable() }, "subnets"),
+            (FargateConfig { security_groups: many(6), ..usable() }, "security_groups"),
+            (FargateConfig { capacity_providers: two_bases, ..usable() }, "capacity_providers"),
+            (FargateConfig { ssh_port: 0, ..usable() }, "ssh_port"),
+        ] {
+            let mistakes = config.mistakes();
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            assert_eq!(mistakes[0].key, key);
+        }
+    }
+}
