@@ -1,1 +1,22 @@
-//! gitlab
+//! The client of GitLab's runner API: registration, the request for jobs, the trace, the job's
+//! state, artifacts. Protocol sections 0 to 5; section numbers in this crate's docs mean that text.
+
+mod artifacts;
+mod client;
+mod health;
+mod info;
+mod request;
+mod retry;
+mod runners;
+mod tls;
+mod trace;
+mod update;
+
+pub use artifacts::{ArtifactUpload, DownloadError, UploadError};
+pub use client::{CallError, Client, ClientConfig, ClientError};
+pub use health::{AdaptiveConcurrency, Asked, Health};
+pub use info::Info;
+pub use request::{AssignedJob, JobAnswer, JobReply, JobRequest};
+pub use runners::{Registered, Registration, Verified};
+pub use trace::{JobAccess, JobTrace, ReportError, Reported};
+pub use update::{JobState, JobUpdate, PatchAnswer, PatchResult, Signal, TraceOutput, UpdateAnswer, UpdateResult};
