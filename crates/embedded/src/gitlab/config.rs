@@ -1,0 +1,98 @@
+//! What can be set of the server before it starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ci;
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How long `POST jobs/request` waits for work; GitLab: 50 s. Zero: never waits.
+    pub long_poll: Duration,
+    /// `X-GitLab-Trace-Update-Interval`; GitLab: 3 s while the log is watched, else 60 s. Whole seconds, at least one.
+    pub trace_interval: Duration,
+    /// False: traces are counted and summed, and their bytes forgotten (they still come as events).
+    pub keep_traces: bool,
+    /// Most bytes of a trace before the job fails with `trace_size_exceeded`; GitLab: 100 MB.
+    pub trace_limit: u64,
+    /// Most bytes of one artifact file (413 above); GitLab: 100 MB.
+    pub artifact_limit: u64,
+    /// Answer `direct_download` with a redirect to a second port, as GitLab does with object storage.
+    pub object_storage: bool,
+    /// `group/name`.
+    pub project_path: String,
+    /// Seconds that a job may take unless it says so itself; GitLab: an hour.
+    pub job_timeout: Duration,
+    /// Variables of the project.
+    pub variables: Vec<Variable>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            long_poll: Duration::from_secs(50),
+            trace_interval: Duration::from_secs(3),
+            keep_traces: true,
+            trace_limit: 100 << 20,
+            artifact_limit: 100 << 20,
+            object_storage: false,
+            project_path: "group/project".into(),
+            job_timeout: Duration::from_secs(3600),
+            variables: Vec::new(),
+        }
+    }
+}
+
+/// A variable of the project or of one pipeline, as a person sets it in GitLab.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    pub key: String,
+    pub value: String,
+    pub masked: bool,
+    /// The job sees the path of a file with the value.
+    pub file: bool,
+    /// References to other variables in the value stay as they are.
+    pub raw: bool,
+}
+
+impl Variable {
+    pub fn new(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { key: key.into(), value: value.into(), masked: false, file: false, raw: false }
+    }
+
+    pub fn masked(self) -> Self {
+        Self { masked: true, ..self }
+    }
+
+    pub fn file(self) -> Self {
+        Self { file: true, ..self }
+    }
+
+    pub fn raw(self) -> Self {
+        Self { raw: true, ..self }
+    }
+}
+
+impl std::fmt::Debug for Variable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Variable({})", self.key)
+    }
+}
+
+/// What a pipeline is made from.
+#[derive(Debug, Clone)]
+pub struct PipelineSource {
+    /// A Git repository; it is only read.
+    pub repo: PathBuf,
+    /// Anything that names a commit there.
+    pub commit: String,
+    /// Branch that the jobs see.
+    pub branch: String,
+    pub pipeline: ci::Pipeline,
+    /// Variables of this pipeline, above those of the project and of the file.
+    pub variables: Vec<Variable>,
+}

@@ -1,0 +1,207 @@
+//! The body of a 201 from `jobs/request` (protocol 3 and appendix B).
+
+use serde_json::{Value, json};
+
+use super::artifacts::default_name;
+use super::ci;
+use super::job::Job;
+use super::state::{Pipeline, Shared, State};
+use super::variables;
+use super::view::JobId;
+
+/// What `features.failure_reasons` lists: the words that this server understands.
+pub(super) const FAILURE_REASONS: [&str; 12] = [
+    "unknown_failure",
+    "script_failure",
+    "api_failure",
+    "stuck_or_timeout_failure",
+    "runner_system_failure",
+    "missing_dependency_failure",
+    "runner_unsupported",
+    "job_execution_timeout",
+    "image_pull_failure",
+    "runner_configuration_error",
+    "runner_external_dependency_failure",
+    "runner_interrupted",
+];
+
+pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
+    let job = state.jobs.get(&id)?;
+    let pipeline = state.pipelines.get(&job.pipeline)?;
+    let definition = &job.definition;
+    let dependencies = dependencies(state, pipeline, job);
+    let variables = variables::of_job(shared, state, pipeline, job, &dependencies);
+    let depth = variables::value(&variables, "GIT_DEPTH").map_or(20, |depth| depth.parse::<u32>().unwrap_or(0));
+    let timeout = timeout(shared, state, job);
+    let queued = job.started_at.zip(job.queued_at).and_then(|(start, queued)| start.duration_since(queued).ok());
+    let (namespace, project) = project_names(&shared.config.project_path);
+    let repo_url = repository_url(shared, job);
+    Some(json!({
+        "id": job.id,
+        "token": job.token,
+        "allow_git_fetch": true,
+        "job_info": {
+            "id": job.id,
+            "name": definition.name,
+            "stage": definition.stage,
+            "pipeline_id": pipeline.id,
+            "project_id": super::PROJECT_ID,
+            "project_name": project,
+            "project_full_path": shared.config.project_path,
+            "namespace_id": 1,
+            "root_namespace_id": 1,
+            "organization_id": 1,
+            "instance_id": namespace,
+            "user_id": 1,
+            "time_in_queue_seconds": queued.unwrap_or_default().as_secs_f64(),
+            "project_jobs_running_on_instance_runners_count": "+Inf",
+            "queue_size": state.queue.len(),
+            "queue_depth": 1,
+        },
+        "git_info": {
+            "repo_url": repo_url,
+            "ref": pipeline.branch,
+            "sha": pipeline.commit.sha,
+            "before_sha": variables::ZEROES,
+            "ref_type": "branch",
+            "refspecs": refspecs(pipeline, depth),
+            "depth": depth,
+            "repo_object_format": pipeline.commit.object_format,
+            "protected": state.is_protected(pipeline.id),
+        },
+        "runner_info": { "timeout": timeout, "runner_session_url": null },
+        "inputs": [],
+        "variables": variables.iter().map(variables::Entry::json).collect::<Vec<_>>(),
+        "steps": steps(definition, timeout),
+        "hooks": [],
+        "image": definition.image.as_ref().map(image),
+        "services": definition.services.iter().map(service).collect::<Vec<_>>(),
+        "artifacts": definition.artifacts.as_ref().map(artifacts),
+        "cache": [],
+        "credentials": [],
+        "dependencies": dependencies.iter().map(|job| dependency(job)).collect::<Vec<_>>(),
+        "run": null,
+        "features": {
+            "trace_sections": true,
+            "token_mask_prefixes": ["glpat-"],
+            "failure_reasons": FAILURE_REASONS,
+        },
+        "secrets": {},
+        "policy_options": {},
+        "suspend_options": {},
+    }))
+}
+
+/// The group and the project's own name.
+pub(super) fn project_names(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// With the job's credentials in it, as GitLab sends it.
+pub(super) fn repository_url(shared: &Shared, job: &Job) -> String {
+    let url = shared.project_url();
+    let host = url.strip_prefix("http://").unwrap_or(&url);
+    format!("http://gitlab-ci-token:{}@{host}.git", job.token)
+}
+
+pub(super) fn timeout(shared: &Shared, state: &State, job: &Job) -> u64 {
+    let own = job.definition.timeout.unwrap_or(shared.config.job_timeout).as_secs();
+    let runner = job.runner.and_then(|runner| state.runners.get(&runner));
+    runner.and_then(|runner| runner.maximum_timeout).map_or(own, |most| own.min(most))
+}
+
+/// With a depth only what the job needs, without one everything [S].
+fn refspecs(pipeline: &Pipeline, depth: u32) -> Vec<String> {
+    let persistent = format!("+refs/pipelines/{id}:refs/pipelines/{id}", id = pipeline.id);
+    let branch = &pipeline.branch;
+    if depth > 0 {
+        vec![persistent, format!("+refs/heads/{branch}:refs/remotes/origin/{branch}")]
+    } else {
+        vec![persistent, "+refs/heads/*:refs/remotes/origin/*".into(), "+refs/tags/*:refs/tags/*".into()]
+    }
+}
+
+/// The jobs whose artifacts and dotenv variables this one gets: those it needs, or those of all earlier pipeline
+/// stages; of these only the ones in `dependencies`, if it says so.
+fn dependencies<'s>(state: &'s State, pipeline: &Pipeline, job: &Job) -> Vec<&'s Job> {
+    let definition = &job.definition;
+    let stage_of = |name: &str| pipeline.stages.iter().position(|stage| stage == name);
+    let stage = stage_of(&definition.stage);
+    let wanted = |other: &&Job| {
+        let candidate = match &definition.needs {
+            Some(needs) => needs.iter().any(|need| need.artifacts && need.job == other.definition.name),
+            None => stage_of(&other.definition.stage) < stage,
+        };
+        let named = definition.dependencies.as_ref().is_none_or(|names| names.contains(&other.definition.name));
+        candidate && named
+    };
+    pipeline.latest.iter().filter_map(|id| state.jobs.get(id)).filter(wanted).collect()
+}
+
+fn dependency(job: &Job) -> Value {
+    let mut entry = json!({ "id": job.id, "name": job.definition.name, "token": job.token });
+    // GitLab leaves the key out for a job without an archive.
+    if let Some(archive) = job.archive() {
+        entry["artifacts_file"] = json!({ "filename": archive.filename, "size": archive.size });
+    }
+    entry
+}
+
+fn steps(job: &ci::Job, timeout: u64) -> Vec<Value> {
+    let script: Vec<&String> = job.before_script.iter().chain(&job.script).collect();
+    let mut steps = vec![json!({
+        "name": "script", "script": script, "timeout": timeout, "when": "on_success", "allow_failure": false,
+    })];
+    if !job.after_script.is_empty() {
+        steps.push(json!({
+            "name": "after_script", "script": job.after_script, "timeout": timeout, "when": "always",
+            "allow_failure": true,
+        }));
+    }
+    steps
+}
+
+fn words(list: &[String]) -> Option<&[String]> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn image(image: &ci::Image) -> Value {
+    json!({
+        "name": image.name, "entrypoint": words(&image.entrypoint), "ports": [], "executor_opts": {},
+        "pull_policy": null,
+    })
+}
+
+fn service(service: &ci::Service) -> Value {
+    let variables: Vec<Value> = (service.variables.iter())
+        .map(|variable| json!({ "key": variable.key, "value": variable.value, "public": true, "raw": variable.raw }))
+        .collect();
+    json!({
+        "name": service.name, "alias": service.alias, "entrypoint": words(&service.entrypoint),
+        "command": words(&service.command), "ports": [], "variables": variables, "executor_opts": {},
+        "pull_policy": null,
+    })
+}
+
+/// The user's archive first, then one entry for each report.
+fn artifacts(artifacts: &ci::Artifacts) -> Vec<Value> {
+    let when = match artifacts.when {
+        ci::ArtifactsWhen::OnSuccess => None,
+        ci::ArtifactsWhen::OnFailure => Some("on_failure"),
+        ci::ArtifactsWhen::Always => Some("always"),
+    };
+    let archive = (artifacts.untracked || !artifacts.paths.is_empty()).then(|| {
+        json!({
+            "name": artifacts.name, "untracked": artifacts.untracked.then_some(true),
+            "paths": words(&artifacts.paths), "exclude": words(&artifacts.exclude), "when": when,
+            "expire_in": artifacts.expire_in, "artifact_type": "archive", "artifact_format": "zip",
+        })
+    });
+    let report = |(kind, paths): &(String, Vec<String>)| {
+        json!({
+            "name": default_name(kind), "paths": paths, "when": "always", "expire_in": artifacts.expire_in,
+            "artifact_type": kind, "artifact_format": super::artifacts::format_of(kind),
+        })
+    };
+    archive.into_iter().chain(artifacts.reports.iter().map(report)).collect()
+}

@@ -1,0 +1,145 @@
+//! All that the server knows, behind one lock, and the events that tell of its changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use rand::distr::{Alphanumeric, SampleString};
+use tokio::sync::{mpsc, watch};
+
+use super::config::{Config, Variable};
+use super::faults::Faults;
+use super::git::Commit;
+use super::job::Job;
+use super::runners::Runner;
+use super::view::{Event, JobId, JobView, PipelineId, RequestLog, Status};
+
+/// What the handlers share.
+pub(super) struct Shared {
+    pub config: Config,
+    /// `http://host:port`.
+    pub url: String,
+    pub storage_url: Option<String>,
+    /// Traces, artifacts and the served repository; nobody else's.
+    pub directory: PathBuf,
+    pub registration_token: String,
+    pub personal_access_token: String,
+    pub faults: Faults,
+    pub requests: Mutex<Vec<RequestLog>>,
+    /// Ticks after every change of the state.
+    pub changed: watch::Sender<()>,
+    pub state: Mutex<State>,
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, url: String, storage_url: Option<String>, directory: PathBuf) -> Self {
+        let state = State { directory: directory.join("traces"), keep_traces: config.keep_traces, ..State::default() };
+        Self {
+            config,
+            url,
+            storage_url,
+            directory,
+            registration_token: format!("GR1348941{}", random_word()),
+            personal_access_token: format!("glpat-{}", random_word()),
+            faults: Faults::default(),
+            requests: Mutex::default(),
+            changed: watch::Sender::new(()),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.send_replace(());
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A handler that panicked leaves a state that is at worst one job behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn project_url(&self) -> String {
+        format!("{}/{}", self.url, self.config.project_path)
+    }
+}
+
+/// Twenty letters and digits that nobody can guess.
+pub(super) fn random_word() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), 20)
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub directory: PathBuf,
+    pub keep_traces: bool,
+    pub runners: BTreeMap<u64, Runner>,
+    pub pipelines: BTreeMap<PipelineId, Pipeline>,
+    pub jobs: BTreeMap<JobId, Job>,
+    /// The jobs with status pending, oldest first.
+    pub queue: BTreeSet<JobId>,
+    subscribers: Vec<mpsc::UnboundedSender<Event>>,
+    last_runner: u64,
+    last_pipeline: PipelineId,
+    last_job: JobId,
+}
+
+pub(super) struct Pipeline {
+    pub id: PipelineId,
+    pub commit: Arc<Commit>,
+    pub branch: String,
+    pub stages: Vec<String>,
+    pub variables: Vec<Variable>,
+    /// The newest job of each definition, in the order of the file.
+    pub latest: Vec<JobId>,
+    /// By definition: positions of the jobs that it needs.
+    pub needs: Vec<Option<Vec<usize>>>,
+    pub created_at: SystemTime,
+    /// What was told to the subscribers as its end.
+    pub finished: Option<Status>,
+}
+
+impl State {
+    pub(super) fn subscribe(&mut self) -> mpsc::UnboundedReceiver<Event> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.subscribers.push(sender);
+        receiver
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    }
+
+    pub(super) fn new_runner_id(&mut self) -> u64 {
+        self.last_runner += 1;
+        self.last_runner
+    }
+
+    pub(super) fn new_pipeline_id(&mut self) -> PipelineId {
+        self.last_pipeline = (self.last_pipeline + 1).max(super::FIRST_PIPELINE);
+        self.last_pipeline
+    }
+
+    pub(super) fn new_job_id(&mut self) -> JobId {
+        self.last_job = (self.last_job + 1).max(super::FIRST_JOB);
+        self.last_job
+    }
+
+    pub(super) fn runner_by_token(&mut self, token: &str) -> Option<&mut Runner> {
+        self.runners.values_mut().find(|runner| runner.token == token)
+    }
+
+    pub(super) fn views(&self) -> Vec<JobView> {
+        self.jobs.values().map(|job| job.view()).collect()
+    }
+
+    /// The newest job of this name, in the newest pipeline that has one.
+    pub(super) fn newest_named(&self, name: &str) -> Option<&Job> {
+        self.jobs.values().rev().find(|job| job.definition.name == name)
+    }
+}
