@@ -1,0 +1,91 @@
+//! The two questions to an agent: take this job, and what are you doing.
+
+use bytes::Bytes;
+use job::hand_over::{AgentStatus, HandOver, Receipt};
+
+use super::deliver_agent::{self, AgentBinaries, DeliveryError};
+use super::{CallError, Connection, Output};
+use crate::protocol::{self, Command, NOT_FOUND};
+
+/// Why there is no receipt, by whose the job is now.
+#[derive(Debug, thiserror::Error)]
+pub enum HandOverError {
+    /// The message did not arrive: the job is still the caller's, and the same call is safe again.
+    #[error("the job was not handed over: {0}")]
+    NotDelivered(String),
+    /// No agent can run in this task: the job is still the caller's, and another try here will not help.
+    #[error("the agent cannot run in this task: {0}")]
+    NoAgent(String),
+    /// The message was sent and no receipt came back. The same call tells: `Busy` with the same job
+    /// means that it had arrived, `Accepted` that it has now. So does [`Connection::status`].
+    #[error("the job was sent and not acknowledged: {0}")]
+    Unknown(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the agent's status is unknown: {0}")]
+pub struct StatusError(String);
+
+impl Connection {
+    /// Hands a job to the agent of this task. If the image has none, it is sent first.
+    pub async fn hand_over(&self, message: &HandOver, agents: &AgentBinaries) -> Result<Receipt, HandOverError> {
+        let message = protocol::line_of(message).map_err(|error| HandOverError::NotDelivered(error.to_string()))?;
+        if message.len() as u64 > protocol::MESSAGE_LIMIT {
+            return Err(HandOverError::NotDelivered(protocol::MessageError::TooLarge.to_string()));
+        }
+        let message = Bytes::from(message);
+        let output = self.ask::<Receipt>(&Command::HandOver.line(), message.clone()).await?;
+        if output.status != Some(NOT_FOUND) {
+            return receipt_in(&output);
+        }
+        let program = self.deliver_agent(agents).await?;
+        receipt_in(&self.ask::<Receipt>(&deliver_agent::call(&program, Command::HandOver), message).await?)
+    }
+
+    /// What the agent of this task does. A task without an agent has been given no job: it is idle.
+    pub async fn status(&self) -> Result<AgentStatus, StatusError> {
+        let mut output = self.ask::<AgentStatus>(&Command::Status.line(), Bytes::new()).await?;
+        if output.status == Some(NOT_FOUND) {
+            output = self.ask::<AgentStatus>(&deliver_agent::call_delivered(Command::Status), Bytes::new()).await?;
+        }
+        match protocol::answer_in(&output.stdout) {
+            Some(status) => Ok(status),
+            None if output.status == Some(NOT_FOUND) => Ok(AgentStatus::Idle),
+            None => Err(StatusError(output.complaint())),
+        }
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, command: &str, message: Bytes) -> Result<Output, CallError> {
+        self.call(command, message, |stdout| protocol::answer_in::<T>(stdout).is_some()).await
+    }
+}
+
+fn receipt_in(output: &Output) -> Result<Receipt, HandOverError> {
+    match protocol::answer_in(&output.stdout) {
+        Some(receipt) => Ok(receipt),
+        // What shells say when a program is there and cannot be run, or is gone again.
+        None if matches!(output.status, Some(126 | NOT_FOUND)) => Err(HandOverError::NoAgent(output.complaint())),
+        None => Err(HandOverError::Unknown(output.complaint())),
+    }
+}
+
+impl From<CallError> for HandOverError {
+    fn from(error: CallError) -> Self {
+        if error.input_sent { Self::Unknown(error.reason) } else { Self::NotDelivered(error.reason) }
+    }
+}
+
+impl From<DeliveryError> for HandOverError {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::Connection(reason) => Self::NotDelivered(reason),
+            DeliveryError::Impossible(reason) => Self::NoAgent(reason),
+        }
+    }
+}
+
+impl From<CallError> for StatusError {
+    fn from(error: CallError) -> Self {
+        Self(error.reason)
+    }
+}

@@ -1,0 +1,172 @@
+//! The manager's end: one connection to one task.
+
+mod call;
+mod deliver_agent;
+mod hand_over;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use russh::client::{self, AuthResult, Handle};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{Disconnect, Error};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::keys::{HostKey, TaskKey};
+
+pub use call::{CallError, Output};
+pub use deliver_agent::{AgentBinaries, BinaryError};
+pub use hand_over::{HandOverError, StatusError};
+
+/// Where a task's server is, and how it lets us in.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub addr: SocketAddr,
+    pub user: String,
+    pub key: TaskKey,
+    /// The host key of an earlier connection to the same task; `None` trusts what is seen first.
+    pub pinned: Option<HostKey>,
+}
+
+/// Why there is no connection, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The task's host is there and its server is not yet: try again soon.
+    #[error("nothing listens on {0} yet")]
+    Refused(SocketAddr),
+    /// No way to the task, or its server hung up before the greeting was over: try again.
+    #[error("{addr} cannot be reached: {reason}")]
+    Unreachable { addr: SocketAddr, reason: String },
+    /// Nothing answered in time. If that goes on, a security group is in the way.
+    #[error("{0} did not answer in time")]
+    TimedOut(SocketAddr),
+    /// The server is up and does not know the task's key: another try will not help.
+    #[error(
+        "the SSH server refused user {user} with the task's key; the image must write the variable \
+         SSH_PUBLIC_KEY to that user's authorized_keys before it starts sshd"
+    )]
+    KeyRefused { user: String },
+    /// Another server than before answers under the task's address: never go on.
+    #[error("the task's host key changed from {pinned} to {seen}")]
+    HostKeyChanged { pinned: HostKey, seen: HostKey },
+    /// The two ends do not understand each other.
+    #[error("SSH: {0}")]
+    Protocol(String),
+}
+
+impl ConnectError {
+    /// Whether the task may only need more time.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unreachable { .. } | Self::TimedOut(_))
+    }
+}
+
+/// An authenticated connection to a task.
+pub struct Connection {
+    session: Handle<Greeter>,
+    host_key: HostKey,
+    /// The longest that one exchange may take.
+    patience: Duration,
+}
+
+impl Connection {
+    /// Connects and authenticates within `timeout`, which also bounds each later exchange.
+    pub async fn open(target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
+        let connect = async {
+            let stream = TcpStream::connect(target.addr).await.map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => ConnectError::Refused(target.addr),
+                _ => unreachable(target, &error),
+            })?;
+            stream.set_nodelay(true).map_err(|error| unreachable(target, &error))?;
+            Self::authenticate(stream, target, timeout).await
+        };
+        tokio::time::timeout(timeout, connect).await.unwrap_or(Err(ConnectError::TimedOut(target.addr)))
+    }
+
+    /// The same over a stream that is there already: the probe that found the port open has one.
+    pub async fn over<S>(stream: S, target: &Target, timeout: Duration) -> Result<Self, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let connect = Self::authenticate(stream, target, timeout);
+        tokio::time::timeout(timeout, connect).await.unwrap_or(Err(ConnectError::TimedOut(target.addr)))
+    }
+
+    async fn authenticate<S>(stream: S, target: &Target, patience: Duration) -> Result<Self, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let seen = Arc::new(Mutex::new(None));
+        let greeter = Greeter { pinned: target.pinned.clone(), seen: Arc::clone(&seen) };
+        let greeted = client::connect_stream(Arc::new(config()), stream, greeter).await;
+        let host_key = seen.lock().expect("no code panics while it holds this lock").take();
+        let mut session = match (greeted, &target.pinned, &host_key) {
+            (Ok(session), _, _) => session,
+            (Err(Error::UnknownKey), Some(pinned), Some(seen)) => {
+                return Err(ConnectError::HostKeyChanged { pinned: pinned.clone(), seen: seen.clone() });
+            }
+            // sshd hangs up on whom it has no room for (MaxStartups), and a server that is just ending does too.
+            (Err(error @ (Error::IO(_) | Error::Disconnect | Error::HUP)), _, None) => {
+                return Err(unreachable(target, &error));
+            }
+            (Err(error), _, _) => return Err(ConnectError::Protocol(error.to_string())),
+        };
+        let host_key = host_key.ok_or_else(|| ConnectError::Protocol("the server showed no host key".into()))?;
+
+        let key = PrivateKeyWithHashAlg::new(target.key.private(), None);
+        match session.authenticate_publickey(&target.user, key).await {
+            Ok(AuthResult::Success) => Ok(Self { session, host_key, patience }),
+            // russh reports a connection that is lost meanwhile as a refusal too.
+            Ok(AuthResult::Failure { .. }) if session.is_closed() => {
+                Err(unreachable(target, &"the connection was closed during authentication"))
+            }
+            Ok(AuthResult::Failure { .. }) => Err(ConnectError::KeyRefused { user: target.user.clone() }),
+            Err(error) => Err(unreachable(target, &error)),
+        }
+    }
+
+    /// To be pinned: the next connection to the same task must show the same key.
+    pub fn host_key(&self) -> &HostKey {
+        &self.host_key
+    }
+
+    /// Says goodbye. Without it the server finds out by itself.
+    pub async fn close(self) {
+        // An error means that the connection is closed already.
+        let _ = self.session.disconnect(Disconnect::ByApplication, "", "").await;
+    }
+}
+
+fn unreachable(target: &Target, reason: &impl ToString) -> ConnectError {
+    ConnectError::Unreachable { addr: target.addr, reason: reason.to_string() }
+}
+
+fn config() -> client::Config {
+    client::Config {
+        client_id: crate::software_id(),
+        preferred: crate::ALGORITHMS,
+        // A manager delivers agents to hundreds of tasks at once: each may have 8 packets of 32 kB under way, not 100.
+        channel_buffer_size: 8,
+        ..client::Config::default()
+    }
+}
+
+/// Looks at the host key; everything else that a server may want of us is refused.
+struct Greeter {
+    pinned: Option<HostKey>,
+    seen: Arc<Mutex<Option<HostKey>>>,
+}
+
+impl client::Handler for Greeter {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        let key = HostKey::new(key.public_key());
+        let trusted = self.pinned.as_ref().is_none_or(|pinned| *pinned == key);
+        *self.seen.lock().expect("no code panics while it holds this lock") = Some(key);
+        Ok(trusted)
+    }
+}
