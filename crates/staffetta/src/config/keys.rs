@@ -1,0 +1,152 @@
+//! The keys of GitLab's `config.toml` that have no effect here, each with the reason that a user reads (protocol 10.2, 10.3).
+
+/// At the top of the file.
+pub const GLOBAL_WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("connection_max_age", "the HTTP client renews its connections by itself"),
+    ("experimental", "nothing experimental of GitLab's runner is offered"),
+    ("labels", "jobs are chosen by tags, which GitLab keeps"),
+    ("listen_address", "there is no metrics server"),
+    ("machine", "every job has its own Fargate task"),
+    ("sentry_dsn", "errors go to the log"),
+    ("session_server", "there is no web terminal"),
+    ("user", "the manager runs as the user who starts it"),
+];
+
+/// In a `[[runners]]` entry.
+pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("artifact", "artifacts are sent by the agent, which has its own time-outs"),
+    ("autoscaler", OTHER_EXECUTOR),
+    ("cache", "there is no cache: jobs that ask for one run without it"),
+    ("clean_git_config", "every job has a fresh task"),
+    ("custom", OTHER_EXECUTOR),
+    ("custom_build_dir", "projects are always cloned below builds_dir"),
+    ("docker", OTHER_EXECUTOR),
+    ("experimental", "nothing experimental of GitLab's runner is offered"),
+    ("get_sources_timeout", "the time-out of the job bounds every stage"),
+    ("instance", OTHER_EXECUTOR),
+    ("kubernetes", OTHER_EXECUTOR),
+    ("labels", "jobs are chosen by tags, which GitLab keeps"),
+    ("machine", OTHER_EXECUTOR),
+    ("monitoring", "there is no metrics server"),
+    ("parallels", OTHER_EXECUTOR),
+    ("prepare_timeout", "the time-out of the job bounds every stage"),
+    ("proxy_exec", "the agent masks the whole log"),
+    ("referees", "there are no referees"),
+    ("safe_directory_checkout", "every job has a fresh task"),
+    ("slot_cgroup_template", "every job has its own Fargate task"),
+    ("ssh", OTHER_EXECUTOR),
+    ("step_runner_image", "GitLab Steps are not offered"),
+    ("token_expires_at", "the token is not renewed; create a new one before this one expires"),
+    ("use_slot_cgroups", "every job has its own Fargate task"),
+    ("virtualbox", OTHER_EXECUTOR),
+];
+
+const OTHER_EXECUTOR: &str = "it belongs to another executor than \"fargate\"";
+
+/// Every feature flag of GitLab's runner (protocol 10.7): a name that is not among them is most likely a slip.
+pub const FEATURE_FLAGS: &[&str] = &[
+    "FF_CLEAN_UP_FAILED_CACHE_EXTRACT",
+    "FF_CONCRETE",
+    "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION",
+    "FF_DISABLE_POWERSHELL_STDIN",
+    "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR",
+    "FF_DISABLE_UMASK_FOR_KUBERNETES_EXECUTOR",
+    "FF_ENABLE_BASH_EXIT_CODE_CHECK",
+    "FF_ENABLE_JOB_CLEANUP",
+    "FF_ENABLE_JOB_INPUTS_INTERPOLATION",
+    "FF_EXPORT_HIGH_CARDINALITY_METRICS",
+    "FF_GIT_URLS_WITHOUT_TOKENS",
+    "FF_HASH_CACHE_KEYS",
+    "FF_KUBERNETES_HONOR_ENTRYPOINT",
+    "FF_LOG_IMAGES_CONFIGURED_FOR_JOB",
+    "FF_MASK_ALL_DEFAULT_TOKENS",
+    "FF_NETWORK_PER_BUILD",
+    "FF_POSIXLY_CORRECT_ESCAPES",
+    "FF_PRINT_POD_EVENTS",
+    "FF_RESOLVE_FULL_TLS_CHAIN",
+    "FF_SCRIPT_SECTIONS",
+    "FF_SCRIPT_TO_STEP_MIGRATION",
+    "FF_SECRET_RESOLVING_FAILS_IF_MISSING",
+    "FF_SUSPENDABLE_ENVIRONMENTS",
+    "FF_TIMESTAMPS",
+    "FF_USE_ADAPTIVE_REQUEST_CONCURRENCY",
+    "FF_USE_ADVANCED_POD_SPEC_CONFIGURATION",
+    "FF_USE_DIRECT_DOWNLOAD",
+    "FF_USE_DOCKER_AUTOSCALER_DIAL_STDIO",
+    "FF_USE_DUMB_INIT_WITH_KUBERNETES_EXECUTOR",
+    "FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL",
+    "FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY",
+    "FF_USE_FASTZIP",
+    "FF_USE_FLEETING_ACQUIRE_HEARTBEATS",
+    "FF_USE_GITALY_CORRELATION_ID",
+    "FF_USE_GIT_BUNDLE_URIS",
+    "FF_USE_GIT_NATIVE_CLONE",
+    "FF_USE_GIT_PROACTIVE_AUTH",
+    "FF_USE_INIT_WITH_DOCKER_EXECUTOR",
+    "FF_USE_JOB_ROUTER",
+    "FF_USE_LEGACY_BASH_EVAL",
+    "FF_USE_LEGACY_GCS_CACHE_ADAPTER",
+    "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY",
+    "FF_USE_LEGACY_S",
+    "FF_USE_NATIVE_CONTAINER_STOP",
+    "FF_USE_PARALLEL_ARTIFACT_TRANSFER",
+    "FF_USE_PARALLEL_CACHE_TRANSFER",
+    "FF_USE_POD_ACTIVE_DEADLINE_SECONDS",
+    "FF_USE_POWERSHELL_PATH_RESOLVER",
+    "FF_USE_WINDOWS_JOB_OBJECT",
+    "FF_USE_WINDOWS_LEGACY_PROCESS_STRATEGY",
+    "FF_WAIT_FOR_POD_TO_BE_REACHABLE",
+];
+
+/// The known name that a writer most likely meant, if one is close enough.
+pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let allowed = 1 + name.chars().count() / 4;
+    let near = known.map(|candidate| (distance(name, candidate), candidate)).min()?;
+    (near.0 <= allowed).then_some(near.1)
+}
+
+/// Levenshtein distance; `-` and `_` count as the same character, for GitLab's config uses both.
+fn distance(one: &str, other: &str) -> usize {
+    let simple = |text: &str| text.to_ascii_lowercase().replace('-', "_").chars().collect::<Vec<_>>();
+    let (one, other) = (simple(one), simple(other));
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_finds_its_key_and_a_foreign_word_does_not() {
+        let known = || ["concurrent", "tls-ca-file", "limit", "url"].into_iter();
+        for (written, meant) in [
+            ("concurent", Some("concurrent")),
+            ("Concurrent", Some("concurrent")),
+            ("tls_ca_file", Some("tls-ca-file")),
+            ("limits", Some("limit")),
+            ("uri", Some("url")),
+            ("flavour", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(written, known()), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn the_distance_counts_single_changes() {
+        for (one, other, changes) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("ab", "ba", 2)] {
+            assert_eq!(distance(one, other), changes);
+            assert_eq!(distance(other, one), changes);
+        }
+    }
+}

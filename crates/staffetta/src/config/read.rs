@@ -1,0 +1,152 @@
+//! From the bytes of `config.toml` to a [`Config`], or to every mistake in them.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+use std::{env, fs};
+
+use job::secret::ExposeSecret;
+use toml::de::DeTable;
+
+use super::runner::{host, runner};
+use super::section::{Report, Section};
+use super::{Config, LogFormat, Mistakes, Remark, Runner, keys};
+
+/// A file that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// What the file says without effect, and what is unwise in it.
+    pub warnings: Vec<Remark>,
+}
+
+/// Reads a configuration file. `$NAME` and `${NAME}` in `url` and `token` are taken from the environment.
+pub fn load(file: &Path) -> Result<Loaded, Mistakes> {
+    let whole_file = |message: String| Mistakes(vec![Remark { file: file.to_owned(), line: None, message }]);
+    let bytes = fs::read(file).map_err(|error| whole_file(format!("cannot be read: {error}")))?;
+    let text = match str::from_utf8(&bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let mut report = Report::new(file, "");
+            report.mistakes.push(not_utf8(file, &bytes, error.valid_up_to()));
+            return Err(Mistakes(report.mistakes));
+        }
+    };
+    let mut loaded = read(file, text, &|name| env::var(name).ok())?;
+    for runner in &mut loaded.config.runners {
+        use_certificates_beside(file, runner);
+    }
+    loaded.warnings.extend(readable_by_others(file));
+    Ok(loaded)
+}
+
+fn not_utf8(file: &Path, bytes: &[u8], valid: usize) -> Remark {
+    let line = 1 + bytes[..valid].iter().filter(|byte| **byte == b'\n').count();
+    let message = "this line is not UTF-8 text; save the file as UTF-8".to_owned();
+    Remark { file: file.to_owned(), line: Some(line), message }
+}
+
+/// `certs/<host>.crt` and its siblings serve a runner that names no files (protocol 0.6).
+fn use_certificates_beside(file: &Path, runner: &mut Runner) {
+    let certificates = file.with_file_name("certs");
+    let host = host(&runner.url).unwrap_or_default();
+    let existing = |ending: &str| Some(certificates.join(format!("{host}{ending}"))).filter(|path| path.is_file());
+    if runner.tls_ca_file.is_none() {
+        runner.tls_ca_file = existing(".crt");
+    }
+    if runner.tls_cert_file.is_none()
+        && let (Some(cert), Some(key)) = (existing(".auth.crt"), existing(".auth.key"))
+    {
+        (runner.tls_cert_file, runner.tls_key_file) = (Some(cert), Some(key));
+    }
+}
+
+fn readable_by_others(file: &Path) -> Option<Remark> {
+    let mode = fs::metadata(file).ok()?.permissions().mode();
+    (mode & 0o077 != 0).then(|| Remark {
+        file: file.to_owned(),
+        line: None,
+        message: format!("other users can read the tokens in it (mode {:o}); chmod 600 it", mode & 0o777),
+    })
+}
+
+/// The pure part: `environment` answers for `$NAME`.
+pub(super) fn read(file: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Mistakes> {
+    let mut report = Report::new(file, text);
+    let config = read_into(&mut report, text, environment);
+    let Report { mut mistakes, mut warnings, .. } = report;
+    mistakes.sort_by_key(|remark| remark.line);
+    warnings.sort_by_key(|remark| remark.line);
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings }),
+        _ => Err(Mistakes(mistakes)),
+    }
+}
+
+/// Answers nothing when the text is not TOML; what it answers beside reported mistakes must not be used.
+pub(super) fn read_into<'t>(
+    report: &mut Report<'t>,
+    text: &'t str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<Config> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(text.len(), |span| span.start);
+        report.mistake(at, format!("not valid TOML: {}", error.message()));
+    }
+    // What a broken file seems to say further on would only bury the real mistake.
+    errors.is_empty().then(|| config(Section::root(report, table.get_ref()), environment))
+}
+
+fn config(mut section: Section, environment: &dyn Fn(&str) -> Option<String>) -> Config {
+    let concurrent = section.at_least_one("concurrent");
+    if concurrent.is_none() {
+        section.missing("concurrent", "say how many jobs may run at once, such as `concurrent = 10`");
+    }
+    let config = Config {
+        concurrent: concurrent.unwrap_or(1),
+        check_interval: section.seconds("check_interval").unwrap_or(Duration::from_secs(3)),
+        log_level: section.one_of("log_level", LOG_LEVELS).unwrap_or(tracing::Level::INFO),
+        log_format: section.one_of("log_format", LOG_FORMATS).unwrap_or(LogFormat::Runner),
+        shutdown_timeout: section.seconds("shutdown_timeout").unwrap_or(Duration::from_secs(30)),
+        runners: runners(&mut section, environment),
+    };
+    section.finish(keys::GLOBAL_WITHOUT_EFFECT);
+    config
+}
+
+/// GitLab's names; `fatal` and `panic` are levels that only its runner has.
+const LOG_LEVELS: &[(&str, tracing::Level)] = &[
+    ("debug", tracing::Level::DEBUG),
+    ("info", tracing::Level::INFO),
+    ("warn", tracing::Level::WARN),
+    ("error", tracing::Level::ERROR),
+    ("fatal", tracing::Level::ERROR),
+    ("panic", tracing::Level::ERROR),
+];
+
+const LOG_FORMATS: &[(&str, LogFormat)] =
+    &[("runner", LogFormat::Runner), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Two entries with one name could not be told apart in the log; two with one token would each end the other's
+/// tasks, for ECS knows a runner by its token.
+fn runners(section: &mut Section, environment: &dyn Fn(&str) -> Option<String>) -> Vec<Runner> {
+    let read = section.sections("runners", |section| {
+        let at = section.at;
+        (at, runner(section, environment))
+    });
+    if read.is_empty() {
+        section.report.warning(0, "there is no [[runners]] entry: no job will come until one is added");
+    }
+    for (index, (at, runner)) in read.iter().enumerate() {
+        let earlier = &read[..index];
+        if earlier.iter().any(|(_, other)| other.name == runner.name) {
+            section.mistake(*at, format!("a runner before this one is called \"{}\" too: rename one", runner.name));
+        }
+        let token = runner.token.expose_secret();
+        if !token.is_empty() && earlier.iter().any(|(_, other)| other.token.expose_secret() == token) {
+            section.mistake(*at, "a runner before this one has the same token: register a runner for each environment");
+        }
+    }
+    read.into_iter().map(|(_, runner)| runner).collect()
+}

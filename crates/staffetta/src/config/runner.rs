@@ -1,0 +1,226 @@
+//! Reads one `[[runners]]` entry.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use aws::fargate::{CapacityProvider, FargateConfig};
+use job::ids::ShortToken;
+use job::secret::SecretString;
+
+use super::section::{Found, Section};
+use super::{Runner, keys};
+
+pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>) -> Runner {
+    let url = url(&mut section, environment);
+    let token = expanded(&mut section, "token", environment);
+    if token.is_none() {
+        section.missing("token", "put the `glrt-…` token here that GitLab shows when the runner is created");
+    }
+    let token = token.map(|found| found.value).unwrap_or_default();
+    for noted_by_register in ["id", "token_obtained_at"] {
+        section.skip(noted_by_register);
+    }
+    let name = section.filled_text("name").map(|found| found.value);
+    let (tls_cert_file, tls_key_file) = (section.path("tls-cert-file"), section.path("tls-key-file"));
+    if tls_cert_file.is_some() != tls_key_file.is_some() {
+        section.mistake(section.at, "`tls-cert-file` and `tls-key-file` belong together: give both or none");
+    }
+    let runner = Runner {
+        name: name.unwrap_or_else(|| ShortToken::of(&token).as_str().to_owned()),
+        url,
+        token: SecretString::from(token),
+        tls_ca_file: section.path("tls-ca-file"),
+        tls_cert_file,
+        tls_key_file,
+        limit: section.number("limit", "a whole number (0 is no limit)").and_then(NonZeroUsize::new),
+        request_concurrency: section.at_least_one("request_concurrency").unwrap_or(1),
+        strict_check_interval: section.flag("strict_check_interval").unwrap_or(false),
+        unhealthy_requests_limit: section.at_least_one("unhealthy_requests_limit").unwrap_or(3),
+        unhealthy_interval: section.duration("unhealthy_interval").unwrap_or(Duration::from_secs(60 * 60)),
+        output_limit: output_limit(&mut section),
+        job_status_final_update_retry_limit: section
+            .number("job_status_final_update_retry_limit", "a whole number")
+            .unwrap_or(10),
+        builds_dir: directory(&mut section, "builds_dir", "/builds"),
+        cache_dir: directory(&mut section, "cache_dir", "/cache"),
+        shell: section.one_of("shell", SHELLS).unwrap_or_default().to_owned(),
+        clone_url: section.word("clone_url"),
+        environment: environment_of_jobs(&mut section),
+        pre_get_sources_script: section.word("pre_get_sources_script"),
+        post_get_sources_script: section.word("post_get_sources_script"),
+        pre_build_script: section.word("pre_build_script"),
+        post_build_script: section.word("post_build_script"),
+        feature_flags: feature_flags(&mut section),
+        debug_trace_disabled: section.flag("debug_trace_disabled").unwrap_or(false),
+        fargate: executor(&mut section),
+    };
+    section.finish(keys::RUNNER_WITHOUT_EFFECT);
+    runner
+}
+
+const SHELLS: &[(&str, &str)] = &[("bash", "bash"), ("sh", "sh")];
+
+fn url(section: &mut Section, environment: &dyn Fn(&str) -> Option<String>) -> String {
+    let Some(found) = expanded(section, "url", environment) else {
+        section.missing("url", "name the GitLab server, such as `url = \"https://gitlab.example.com\"`");
+        return String::new();
+    };
+    if host(&found.value).is_none() {
+        let name = section.name_of("url");
+        section.mistake(found.at, format!("`{name}` must begin with http:// or https:// and name a host"));
+    }
+    found.value
+}
+
+/// Without port and user.
+pub fn host(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    let authority = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+    let host = match authority.strip_prefix('[') {
+        Some(ipv6) => ipv6.split(']').next()?,
+        None => authority.split(':').next()?,
+    };
+    (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
+}
+
+/// A text with `$NAME` and `${NAME}` replaced. A name that is not set is a mistake: an empty token would be
+/// refused by GitLab much later, and without the reason.
+fn expanded(
+    section: &mut Section,
+    key: &'static str,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<Found<String>> {
+    let found = section.filled_text(key)?;
+    let mut value = String::new();
+    let mut rest = found.value.as_str();
+    while let Some((before, after)) = rest.split_once('$') {
+        value.push_str(before);
+        let name_end = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+        let (name, after_name) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+            Some(braced) => braced,
+            None => after.split_at(name_end(after)),
+        };
+        rest = after_name;
+        if name.is_empty() {
+            value.push('$');
+            continue;
+        }
+        match environment(name).filter(|value| !value.is_empty()) {
+            Some(variable) => value.push_str(&variable),
+            None => {
+                let key = section.name_of(key);
+                section.mistake(found.at, format!("`{key}` takes ${name} from the environment, where it is not set"));
+            }
+        }
+    }
+    value.push_str(rest);
+    Some(Found { value, ..found })
+}
+
+/// KiB in the file, as GitLab has it.
+fn output_limit(section: &mut Section) -> u64 {
+    let kibibytes: Option<u32> = section.number("output_limit", "a whole number of KiB");
+    u64::from(kibibytes.filter(|limit| *limit > 0).unwrap_or(4096)) * 1024
+}
+
+fn directory(section: &mut Section, key: &'static str, default: &str) -> String {
+    let Some(found) = section.filled_text(key) else { return default.to_owned() };
+    if !found.value.starts_with('/') {
+        let name = section.name_of(key);
+        section.mistake(found.at, format!("`{name}` must be an absolute path inside the task, such as \"{default}\""));
+    }
+    found.value
+}
+
+fn environment_of_jobs(section: &mut Section) -> Vec<String> {
+    let Some(found) = section.texts("environment") else { return Vec::new() };
+    for (index, entry) in found.value.iter().enumerate() {
+        if entry.split_once('=').is_none_or(|(key, _)| key.is_empty()) {
+            let name = section.name_of("environment");
+            section.mistake(found.at, format!("entry {} of `{name}` must have the form \"KEY=VALUE\"", index + 1));
+        }
+    }
+    found.value
+}
+
+fn feature_flags(section: &mut Section) -> BTreeMap<String, bool> {
+    let flags = section.flags("feature_flags");
+    for (name, found) in &flags {
+        if !keys::FEATURE_FLAGS.contains(&name.as_str()) {
+            let advice = keys::nearest(name, keys::FEATURE_FLAGS.iter().copied())
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            section.report.warning(found.at, format!("{name} is not a feature flag of GitLab's runner{advice}"));
+        }
+    }
+    flags.into_iter().map(|(name, found)| (name, found.value)).collect()
+}
+
+/// `executor` decides which table says where the jobs run.
+fn executor(section: &mut Section) -> FargateConfig {
+    match section.text("executor") {
+        Some(found) if found.value == "fargate" => {}
+        Some(found) => {
+            // The entry's own table is no mistake beside this one.
+            section.skip("fargate");
+            let advice = match found.value.as_str() {
+                "custom" => {
+                    "the files of GitLab's Fargate driver cannot be read yet. Write executor = \"fargate\", and a \
+                     [runners.fargate] table with Cluster, Region, Subnet, SecurityGroup and TaskDefinition of ecs.toml \
+                     as cluster, region, subnets, security_groups and task_definition"
+                }
+                _ => "Staffetta runs jobs on Fargate only: write executor = \"fargate\" and a [runners.fargate] table",
+            };
+            section.mistake(found.at, format!("executor = \"{}\": {advice}", found.value));
+            return FargateConfig::default();
+        }
+        None => section.missing("executor", "write `executor = \"fargate\"`"),
+    }
+    match section.section("fargate") {
+        Some(table) => fargate(table),
+        None => {
+            section.missing("fargate", "add a [runners.fargate] table that says where the jobs run");
+            FargateConfig::default()
+        }
+    }
+}
+
+fn fargate(mut section: Section) -> FargateConfig {
+    let default = FargateConfig::default();
+    let config = FargateConfig {
+        cluster: section.word("cluster"),
+        region: section.filled_text("region").map(|found| found.value),
+        subnets: section.words("subnets"),
+        security_groups: section.words("security_groups"),
+        task_definition: section.word("task_definition"),
+        assign_public_ip: section.flag("assign_public_ip").unwrap_or(default.assign_public_ip),
+        use_public_ip: section.flag("use_public_ip").unwrap_or(default.use_public_ip),
+        platform_version: section.filled_text("platform_version").map(|found| found.value),
+        capacity_providers: section.sections("capacity_providers", capacity_provider),
+        endpoint_url: section.filled_text("endpoint_url").map(|found| found.value),
+        ssh_user: section.filled_text("ssh_user").map_or(default.ssh_user, |found| found.value),
+        ssh_port: section.number("ssh_port", "a port number").unwrap_or(default.ssh_port),
+        credentials: default.credentials,
+    };
+    for mistake in config.mistakes() {
+        section.wrong(mistake.key, &mistake.message);
+    }
+    if config.security_groups.is_empty() {
+        // ECS would take the VPC's default group, which lets nobody from outside it reach port 22.
+        section.wrong("security_groups", "must name a security group that lets the manager reach the task's SSH port");
+    }
+    section.finish(&[]);
+    config
+}
+
+fn capacity_provider(mut section: Section) -> CapacityProvider {
+    let name = section.word("name");
+    if name.is_empty() {
+        section.missing("name", "write \"FARGATE\" or \"FARGATE_SPOT\"");
+    }
+    let weight = section.number("weight", "a whole number from 0 to 1000").unwrap_or(1);
+    let base = section.number("base", "a whole number from 0 to 100000").unwrap_or(0);
+    section.finish(&[]);
+    CapacityProvider { name, weight, base }
+}

@@ -1,0 +1,324 @@
+//! Reads a TOML table key by key, and knows afterwards which keys nobody asked for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{Remark, keys};
+
+/// Everything that there is to tell about one file.
+pub struct Report<'t> {
+    file: &'t Path,
+    text: &'t str,
+    pub mistakes: Vec<Remark>,
+    pub warnings: Vec<Remark>,
+    /// Full paths of the keys that were asked for, whether the file has them or not.
+    #[cfg(test)]
+    pub asked: std::collections::BTreeSet<String>,
+}
+
+impl<'t> Report<'t> {
+    pub fn new(file: &'t Path, text: &'t str) -> Self {
+        Self {
+            file,
+            text,
+            mistakes: Vec::new(),
+            warnings: Vec::new(),
+            #[cfg(test)]
+            asked: Default::default(),
+        }
+    }
+
+    /// `at` is a byte of the file.
+    pub fn mistake(&mut self, at: usize, message: impl Into<String>) {
+        let remark = self.remark(at, message.into());
+        self.mistakes.push(remark);
+    }
+
+    pub fn warning(&mut self, at: usize, message: impl Into<String>) {
+        let remark = self.remark(at, message.into());
+        self.warnings.push(remark);
+    }
+
+    fn remark(&self, at: usize, message: String) -> Remark {
+        let before = &self.text.as_bytes()[..at.min(self.text.len())];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        Remark { file: self.file.to_owned(), line: Some(line), message }
+    }
+}
+
+/// A table of the file. What its methods cannot read they report, and answer as if the key were absent.
+pub struct Section<'r, 't> {
+    pub report: &'r mut Report<'t>,
+    table: &'r DeTable<'t>,
+    /// How a person would write the table: empty for the file's root, `runners.fargate`.
+    path: String,
+    /// The first byte of its header.
+    pub at: usize,
+    asked: Vec<&'static str>,
+    /// Keys whose value was reported already.
+    unreadable: Vec<&'static str>,
+}
+
+/// A value and the byte of the file where its key stands.
+pub struct Found<T> {
+    pub value: T,
+    pub at: usize,
+}
+
+impl<'r, 't> Section<'r, 't> {
+    pub fn root(report: &'r mut Report<'t>, table: &'r DeTable<'t>) -> Self {
+        Self { report, table, path: String::new(), at: 0, asked: Vec::new(), unreadable: Vec::new() }
+    }
+
+    /// `runners.fargate.cluster`
+    pub fn name_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    pub fn mistake(&mut self, at: usize, message: impl Into<String>) {
+        self.report.mistake(at, message);
+    }
+
+    /// A key that must be there is absent or empty. Says nothing about a key whose value was reported already.
+    pub fn missing(&mut self, key: &'static str, advice: &str) {
+        if !self.unreadable.contains(&key) {
+            let message = format!("`{}` is missing: {advice}", self.name_of(key));
+            self.report.mistake(self.at, message);
+        }
+    }
+
+    /// A key that was read has a value that cannot be used.
+    pub fn wrong(&mut self, key: &'static str, message: &str) {
+        if !self.unreadable.contains(&key) {
+            let at = self.table.get_key_value(key).map_or(self.at, |(key, _)| key.span().start);
+            let message = format!("`{}` {message}", self.name_of(key));
+            self.report.mistake(at, message);
+        }
+    }
+
+    /// Reads past a key.
+    pub fn skip(&mut self, key: &'static str) {
+        self.asked.push(key);
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<(usize, &'r Spanned<DeValue<'t>>)> {
+        self.asked.push(key);
+        #[cfg(test)]
+        self.report.asked.insert(self.name_of(key));
+        self.table.get_key_value(key).map(|(key, value)| (key.span().start, value))
+    }
+
+    fn refuse(&mut self, key: &'static str, at: usize, message: String) {
+        self.unreadable.push(key);
+        self.report.mistake(at, message);
+    }
+
+    /// Reads a key with `read`, which answers nothing for a value that is not `wanted`.
+    fn take<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        read: impl FnOnce(&DeValue) -> Option<T>,
+    ) -> Option<Found<T>> {
+        let (at, value) = self.get(key)?;
+        let found = read(value.get_ref());
+        if found.is_none() {
+            let message = format!("`{}` must be {wanted}{}", self.name_of(key), but_is(value.get_ref()));
+            self.refuse(key, at, message);
+        }
+        Some(Found { value: found?, at })
+    }
+
+    pub fn text(&mut self, key: &'static str) -> Option<Found<String>> {
+        self.take(key, "a text in quotes", |value| value.as_str().map(str::to_owned))
+    }
+
+    /// A text that counts as absent when it is empty.
+    pub fn filled_text(&mut self, key: &'static str) -> Option<Found<String>> {
+        self.text(key).filter(|found| !found.value.is_empty())
+    }
+
+    /// A text that is empty when it is absent.
+    pub fn word(&mut self, key: &'static str) -> String {
+        self.text(key).map(|found| found.value).unwrap_or_default()
+    }
+
+    /// The value that belongs to one of a few names; empty counts as absent.
+    pub fn one_of<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let found = self.filled_text(key)?;
+        let choice = choices.iter().find(|(name, _)| *name == found.value);
+        if choice.is_none() {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            let message = format!("`{}` must be one of {}", self.name_of(key), names.join(", "));
+            self.refuse(key, found.at, message);
+        }
+        choice.map(|(_, value)| *value)
+    }
+
+    pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.filled_text(key).map(|found| found.value.into())
+    }
+
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        self.take(key, "true or false", |value| value.as_bool()).map(|found| found.value)
+    }
+
+    pub fn number<T: TryFrom<i64>>(&mut self, key: &'static str, wanted: &str) -> Option<T> {
+        self.take(key, wanted, |value| integer(value)?.try_into().ok()).map(|found| found.value)
+    }
+
+    pub fn at_least_one<T: TryFrom<i64>>(&mut self, key: &'static str) -> Option<T> {
+        let found = self.take(key, "a whole number of 1 or more", |value| {
+            integer(value).filter(|number| *number >= 1)?.try_into().ok()
+        });
+        found.map(|found| found.value)
+    }
+
+    /// Whole seconds. 0 and less is the default, as in GitLab's runner.
+    pub fn seconds(&mut self, key: &'static str) -> Option<Duration> {
+        let seconds: i64 = self.number(key, "a whole number of seconds")?;
+        u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+    }
+
+    /// A text such as `1h30m` or `90s`.
+    pub fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        let found = self.text(key)?;
+        let parsed = found.value.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+        if parsed.is_none() {
+            let message = format!("`{}` must be a duration such as \"90s\", \"15m\" or \"1h30m\"", self.name_of(key));
+            self.refuse(key, found.at, message);
+        }
+        parsed
+    }
+
+    pub fn texts(&mut self, key: &'static str) -> Option<Found<Vec<String>>> {
+        self.take(key, "a list of texts, such as [\"one\", \"two\"]", |value| {
+            value.as_array()?.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// A list that is empty when it is absent.
+    pub fn words(&mut self, key: &'static str) -> Vec<String> {
+        self.texts(key).map(|found| found.value).unwrap_or_default()
+    }
+
+    /// Every key of a table whose keys are free, and whose values are true or false.
+    pub fn flags(&mut self, key: &'static str) -> Vec<(String, Found<bool>)> {
+        let Some((at, value)) = self.get(key) else { return Vec::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            let message = format!("`{0}` must be a table: write [{0}]", self.name_of(key));
+            self.refuse(key, at, message);
+            return Vec::new();
+        };
+        let mut flags = Vec::new();
+        for (name, value) in table {
+            let at = name.span().start;
+            match value.get_ref().as_bool() {
+                Some(value) => flags.push((name.get_ref().to_string(), Found { value, at })),
+                None => {
+                    let name = format!("{}.{}", self.name_of(key), name.get_ref());
+                    self.report.mistake(at, format!("`{name}` must be true or false{}", but_is(value.get_ref())));
+                }
+            }
+        }
+        flags
+    }
+
+    pub fn section(&mut self, key: &'static str) -> Option<Section<'_, 't>> {
+        let (at, value) = self.get(key)?;
+        let path = self.name_of(key);
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Section {
+                report: self.report,
+                table,
+                path,
+                at: value.span().start,
+                asked: Vec::new(),
+                unreadable: Vec::new(),
+            }),
+            other => {
+                self.refuse(key, at, format!("`{path}` must be a table: write [{path}]{}", but_is(other)));
+                None
+            }
+        }
+    }
+
+    /// Calls `read` for each table of a list of tables.
+    pub fn sections<T>(&mut self, key: &'static str, mut read: impl FnMut(Section<'_, 't>) -> T) -> Vec<T> {
+        let Some((at, value)) = self.get(key) else { return Vec::new() };
+        let path = self.name_of(key);
+        let tables: Option<Vec<_>> = value.get_ref().as_array().and_then(|items| {
+            items.iter().map(|item| item.get_ref().as_table().map(|table| (item.span().start, table))).collect()
+        });
+        let Some(tables) = tables else {
+            self.refuse(key, at, format!("`{path}` must be a list of tables: write [[{path}]]"));
+            return Vec::new();
+        };
+        let section = |(at, table)| {
+            read(Section {
+                report: self.report,
+                table,
+                path: path.clone(),
+                at,
+                asked: Vec::new(),
+                unreadable: Vec::new(),
+            })
+        };
+        tables.into_iter().map(section).collect()
+    }
+
+    /// Reports every key that nobody asked for: understood by GitLab's runner but not acted on, or unknown.
+    pub fn finish(self, without_effect: &[(&'static str, &str)]) {
+        for (key, value) in self.table {
+            let name = key.get_ref().as_ref();
+            if self.asked.contains(&name) {
+                continue;
+            }
+            let at = key.span().start;
+            let full = self.name_of(name);
+            if let Some((_, why)) = without_effect.iter().find(|(known, _)| *known == name) {
+                if !is_empty(value.get_ref()) {
+                    self.report.warning(at, format!("`{full}` is understood but has no effect: {why}"));
+                }
+                continue;
+            }
+            let known = self.asked.iter().copied().chain(without_effect.iter().map(|(known, _)| *known));
+            let advice = match keys::nearest(name, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "remove it, or see examples/config.toml for the keys there are".to_owned(),
+            };
+            self.report.mistake(at, format!("`{full}` is not a key of config.toml: {advice}"));
+        }
+    }
+}
+
+fn integer(value: &DeValue) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// Says of what kind the value is; a text is not shown, it may be a secret at the wrong place.
+fn but_is(value: &DeValue) -> String {
+    match value {
+        DeValue::Integer(number) => format!("; it is {number}"),
+        DeValue::String(_) => "; it is a text".to_owned(),
+        DeValue::Float(number) => format!("; it is {number}"),
+        DeValue::Boolean(flag) => format!("; it is {flag}"),
+        DeValue::Datetime(date) => format!("; it is the date {date}"),
+        DeValue::Array(_) => "; it is a list".to_owned(),
+        DeValue::Table(_) => "; it is a table".to_owned(),
+    }
+}
+
+/// What `gitlab-runner register` writes as a placeholder: `[runners.cache.s3]` with nothing in it, the year 1.
+fn is_empty(value: &DeValue) -> bool {
+    match value {
+        DeValue::Table(table) => table.values().all(|value| is_empty(value.get_ref())),
+        DeValue::Datetime(date) => date.date.is_some_and(|date| date.year == 1),
+        _ => false,
+    }
+}
