@@ -128,7 +128,7 @@ impl Faults {
 
     fn take<F>(&self, matches: impl Fn(&mut Rule) -> Option<(F, &mut u32)>) -> Option<F> {
         let mut rules = self.rules();
-        rules.retain(|Rule::Call { times, .. } | Rule::Task { times, .. }| *times > 0);
+        rules.retain(|(Rule::Call { times, .. } | Rule::Task { times, .. })| *times > 0);
         let (fault, times) = rules.iter_mut().find_map(matches)?;
         *times -= 1;
         Some(fault)

@@ -21,6 +21,7 @@ mod sizes;
 mod state;
 mod sts_api;
 mod task_json;
+mod world;
 mod xml;
 
 use std::net::SocketAddr;
@@ -29,7 +30,8 @@ use std::time::Duration;
 
 pub use engine::EngineError;
 pub use faults::{CallFault, Faults, Rule, Stuck, TaskFault};
-pub use server::{Server, StartError, TaskView, start};
+pub use server::{Server, StartError, start};
+pub use state::TaskView;
 
 /// How an embedded Fargate is to be. `Config::new` gives the usual one; change what differs.
 #[derive(Clone, Debug)]
