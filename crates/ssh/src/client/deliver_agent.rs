@@ -183,6 +183,9 @@ fn shell(script: &str, arguments: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::process::{self, Stdio};
+
     use super::*;
 
     fn agent() -> Binary {
@@ -228,5 +231,76 @@ mod tests {
     #[test]
     fn a_path_with_a_quote_stays_one_word() {
         assert_eq!(call("/it's/staffetta-agent", Command::Status), r"exec '/it'\''s/staffetta-agent' status");
+    }
+
+    /// Runs the receiving script here, as a task's shell would.
+    fn receive(shell: &str, directories: &str, path: &str, input: &[u8], agent: &Binary) -> std::process::Output {
+        let script = RECEIVE.replace("DIRECTORIES", directories).replace("AGENT", AGENT);
+        let mut command = process::Command::new(shell);
+        command.args(["-c", &script, "sh", &agent.bytes.len().to_string(), &agent.sum]).env("PATH", path);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell");
+        // It may have given up before it read.
+        let _ = child.stdin.take().expect("a pipe").write_all(input);
+        child.wait_with_output().expect("an end")
+    }
+
+    const USUAL_PATH: &str = "/usr/bin:/bin";
+
+    fn hello() -> Binary {
+        let sum = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+        Binary { bytes: Bytes::from_static(b"hello\n"), sum: sum.into() }
+    }
+
+    fn left_in(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn the_first_directory_that_can_be_used_is_used() {
+        for shell in ["sh", "bash"] {
+            let home = tempfile::tempdir().expect("a directory");
+            let wanted = home.path().join("a b");
+            let directories = format!("/proc/none \"{}\" {}", wanted.display(), home.path().join("later").display());
+            let output = receive(shell, &directories, USUAL_PATH, b"hello\n", &hello());
+            let path = String::from_utf8(output.stdout).expect("text");
+            assert_eq!(path.trim_end(), wanted.join(AGENT).to_str().expect("text"), "{:?}", output.stderr);
+            assert_eq!(std::fs::read(path.trim_end()).expect("the agent"), b"hello\n");
+            assert_eq!(left_in(home.path()), ["a b"]);
+            assert_eq!(left_in(&wanted), [AGENT]);
+        }
+    }
+
+    #[test]
+    fn a_task_without_a_usable_directory_is_told_from_a_lost_connection() {
+        let output = receive("sh", "/proc/none", USUAL_PATH, b"hello\n", &hello());
+        assert_eq!(output.status.code(), i32::try_from(NO_DIRECTORY).ok());
+    }
+
+    #[test]
+    fn what_arrives_incomplete_or_damaged_gets_no_name() {
+        for (input, complaint) in [(&b"hell"[..], "incomplete"), (b"HELLO\n", "damaged")] {
+            let home = tempfile::tempdir().expect("a directory");
+            let output = receive("sh", &home.path().display().to_string(), USUAL_PATH, input, &hello());
+            assert!(!output.status.success());
+            assert!(String::from_utf8_lossy(&output.stderr).contains(complaint));
+            assert_eq!(left_in(home.path()), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn an_image_without_sha256sum_is_served_by_size() {
+        let home = tempfile::tempdir().expect("a directory");
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin).expect("a directory");
+        for tool in ["cat", "chmod", "mkdir", "mv", "rm", "wc", "sh"] {
+            std::os::unix::fs::symlink(format!("/bin/{tool}"), bin.join(tool)).expect("a link");
+        }
+        let target = home.path().join("target");
+        let output =
+            receive("/bin/sh", &target.display().to_string(), bin.to_str().expect("text"), b"HELLO\n", &hello());
+        assert!(output.status.success(), "{:?}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(left_in(&target), [AGENT]);
     }
 }
