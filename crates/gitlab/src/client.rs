@@ -1,5 +1,27 @@
-use crate::info::Info;
+//! How every call goes out: base URL, headers, connections, and the layer of patience (section 0).
+
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use job::secret::{ExposeSecret, SecretString};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde::Deserialize;
+
+use crate::info::Info;
+use crate::retry;
+use crate::tls::{ShownChain, Tls};
+
+pub(crate) const RUNNER_TOKEN: HeaderName = HeaderName::from_static("runner-token");
+pub(crate) const JOB_TOKEN: HeaderName = HeaderName::from_static("job-token");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// GitLab's answer to a request for jobs may take its whole long poll; large uploads take their time as well.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(600);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Connections are made anew after this time: load balancers shift, and certificate files change.
+const LONGEST_USE: Duration = Duration::from_secs(900);
 
 /// How one runner reaches GitLab.
 #[derive(Debug, Clone)]
@@ -10,7 +32,7 @@ pub struct ClientConfig {
     pub info: Info,
     /// `tls-ca-file`: added to the usual authorities. A missing file is ignored.
     pub tls_ca_file: Option<PathBuf>,
-    /// The same as text: what a hand-over carries.
+    /// The same as text, which a hand-over carries; it wins over the file.
     pub tls_ca_pem: Option<String>,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_key_file: Option<PathBuf>,
@@ -49,10 +71,230 @@ pub enum CallError {
 
 /// One runner's way to GitLab. A clone is cheap and shares the connections.
 #[derive(Clone)]
-pub struct Client {}
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: ClientConfig,
+    /// Ends in `/api/v4/`.
+    base: Url,
+    connections: Mutex<Connections>,
+}
+
+struct Connections {
+    http: reqwest::Client,
+    chain: Arc<ShownChain>,
+    authority: Option<String>,
+    since: Instant,
+}
+
+/// An answer and what the layer of patience learned on the way.
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    /// GitLab's id of the request, or the one that it was given.
+    pub(crate) request_id: String,
+    /// At least one attempt was answered with a retriable status.
+    pub(crate) pressure: bool,
+}
 
 impl Client {
-    pub fn new(_config: ClientConfig) -> Result<Self, ClientError> {
-        todo!()
+    pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        let base = base_url(&config.url)?;
+        let connections = Mutex::new(Connections::new(&config)?);
+        Ok(Self { shared: Arc::new(Shared { config, base, connections }) })
+    }
+
+    pub(crate) fn info(&self) -> &Info {
+        &self.shared.config.info
+    }
+
+    pub(crate) fn base(&self) -> &Url {
+        &self.shared.base
+    }
+
+    pub(crate) fn url(&self, path: &str) -> Url {
+        self.shared.base.join(path).expect("paths of the API are relative URLs made here")
+    }
+
+    /// What a job checks GitLab's certificate by: the configured authority, else the chain that GitLab showed.
+    pub(crate) fn certificates(&self) -> Option<String> {
+        let connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.authority.clone().or_else(|| connections.chain.pem())
+    }
+
+    fn http(&self) -> reqwest::Client {
+        let mut connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if connections.since.elapsed() > LONGEST_USE {
+            match Connections::new(&self.shared.config) {
+                Ok(new) => *connections = new,
+                // Half-written files, for example: the old connections are better than none.
+                Err(error) => tracing::warn!(%error, "cannot renew the connections to GitLab"),
+            }
+        }
+        connections.http.clone()
+    }
+
+    /// One call with up to five attempts; `complete` makes each attempt's request anew. Redirects are
+    /// not followed, and a transport error ends the call.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        complete: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Answer, CallError> {
+        let http = self.http();
+        let request_id = uuid::Uuid::new_v4().simple().to_string();
+        let mut attempt = 1;
+        loop {
+            let request = http.request(method.clone(), url.clone()).header(REQUEST_ID, &request_id);
+            let response = complete(request).send().await.map_err(|error| CallError::Unreachable(describe(&error)))?;
+            if attempt == retry::ATTEMPTS || !retry::is_retriable(response.status().as_u16()) {
+                let request_id = header(response.headers(), &REQUEST_ID).unwrap_or(request_id);
+                return Ok(Answer { response, request_id, pressure: attempt > 1 });
+            }
+            let pause = retry::pause(response.headers(), attempt, SystemTime::now(), rand::random());
+            tracing::debug!(status = response.status().as_u16(), ?pause, path = url.path(), "GitLab asks for patience");
+            drop(response);
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+}
+
+impl Connections {
+    fn new(config: &ClientConfig) -> Result<Self, ClientError> {
+        let tls = Tls::new(config)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.config)
+            .user_agent(user_agent())
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(30))
+            .read_timeout(HEADER_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT)
+            .tcp_keepalive(Duration::from_secs(30))
+            .pool_idle_timeout(Duration::from_secs(90))
+            .build()
+            .map_err(|error| ClientError::Tls(describe(&error)))?;
+        Ok(Self { http, chain: tls.chain, authority: tls.authority, since: Instant::now() })
+    }
+}
+
+/// A token as a header that is never logged.
+pub(crate) fn sensitive(token: &SecretString) -> HeaderValue {
+    // Only a token with line ends is no header; GitLab refuses the empty one with a 403, as it would refuse that.
+    let mut value = HeaderValue::from_str(token.expose_secret()).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+pub(crate) fn header(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The body of a good answer, or what the bad one says.
+pub(crate) async fn expect(answer: Answer, status: StatusCode) -> Result<Vec<u8>, CallError> {
+    let actual = answer.response.status();
+    if actual == status {
+        return match answer.response.bytes().await {
+            Ok(body) => Ok(body.into()),
+            Err(error) => Err(CallError::Unreachable(describe(&error))),
+        };
+    }
+    let message = complaint(answer.response).await;
+    Err(match actual {
+        StatusCode::FORBIDDEN => CallError::Forbidden(message),
+        status => CallError::Refused { status: status.as_u16(), message },
+    })
+}
+
+/// What a bad answer says: GitLab's JSON, an object store's XML, or else the status.
+pub(crate) async fn complaint(response: Response) -> String {
+    let status = response.status();
+    let body = response.bytes().await.unwrap_or_default();
+    message_in(&body).unwrap_or_else(|| status.to_string())
+}
+
+fn message_in(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Complaint {
+        #[serde(alias = "error")]
+        message: serde_json::Value,
+    }
+    if let Ok(complaint) = serde_json::from_slice::<Complaint>(body) {
+        return Some(match complaint.message {
+            serde_json::Value::String(text) => text,
+            fields => fields.to_string(),
+        });
+    }
+    let text = std::str::from_utf8(body).ok()?;
+    let (_, rest) = text.split_once("<Message>")?;
+    rest.split_once("</Message>").map(|(message, _)| message.to_owned())
+}
+
+/// The whole chain of causes: the outermost alone only says that something failed.
+pub(crate) fn describe(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn user_agent() -> String {
+    let (platform, architecture) = (std::env::consts::OS, crate::info::architecture());
+    format!("{} {} (main; rust; {platform}/{architecture})", job::PRODUCT, job::VERSION)
+}
+
+/// Trailing slashes and one legacy `/ci` are dropped (0.1).
+fn base_url(url: &str) -> Result<Url, ClientError> {
+    let unusable = |reason: String| ClientError::Url { url: url.to_owned(), reason };
+    let trimmed = url.trim_end_matches('/');
+    let trimmed = trimmed.strip_suffix("/ci").unwrap_or(trimmed);
+    let base = Url::parse(&format!("{trimmed}/api/v4/")).map_err(|error| unusable(error.to_string()))?;
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(unusable(format!("the scheme {:?} is neither http nor https", base.scheme())));
+    }
+    Ok(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_normalised() {
+        for (given, base) in [
+            ("https://gitlab.example.com", "https://gitlab.example.com/api/v4/"),
+            ("https://gitlab.example.com///", "https://gitlab.example.com/api/v4/"),
+            ("http://h:8080/gitlab/", "http://h:8080/gitlab/api/v4/"),
+            ("https://h/ci", "https://h/api/v4/"),
+            ("https://h/ci/ci/", "https://h/ci/api/v4/"),
+        ] {
+            assert_eq!(base_url(given).expect(given).as_str(), base);
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_gitlab_is_refused() {
+        for given in ["ftp://gitlab.example.com", "gitlab.example.com", ""] {
+            assert!(matches!(base_url(given), Err(ClientError::Url { .. })), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn complaints_are_read_from_json_and_xml() {
+        for (body, message) in [
+            (r#"{"message":"403 Forbidden"}"#, Some("403 Forbidden")),
+            (r#"{"message":{"token":["is missing"]}}"#, Some(r#"{"token":["is missing"]}"#)),
+            (r#"{"error":"token is missing"}"#, Some("token is missing")),
+            ("<Error><Code>X</Code><Message>Request has expired</Message></Error>", Some("Request has expired")),
+            ("<html>", None),
+        ] {
+            assert_eq!(message_in(body.as_bytes()).as_deref(), message, "{body}");
+        }
     }
 }

@@ -1,8 +1,19 @@
-use crate::client::Client;
+//! The request for a job (2.1, 2.4, 2.5).
+
+use std::time::Duration;
+
 use job::ids::SystemId;
 use job::payload::{Received, Unusable};
-use job::secret::SecretString;
-use std::time::Duration;
+use job::secret::{ExposeSecret, SecretString};
+use reqwest::header::{ACCEPT, HeaderName};
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+
+use crate::client::{Answer, Client, RUNNER_TOKEN, complaint, describe, header, sensitive};
+use crate::info::Info;
+use crate::retry::retry_after;
+
+const LAST_UPDATE: HeaderName = HeaderName::from_static("x-gitlab-last-update");
 
 pub struct JobRequest<'a> {
     pub token: &'a SecretString,
@@ -48,9 +59,65 @@ pub struct AssignedJob {
     pub tls_chain_pem: Option<String>,
 }
 
+#[derive(Serialize)]
+struct Body<'a> {
+    info: &'a Info,
+    token: &'a str,
+    system_id: &'a SystemId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_update: Option<&'a str>,
+}
+
 impl Client {
     /// Asks for a job. May take as long as GitLab's long poll.
-    pub async fn request_job(&self, _request: &JobRequest<'_>) -> JobReply {
-        todo!()
+    pub async fn request_job(&self, request: &JobRequest<'_>) -> JobReply {
+        let body = Body {
+            info: self.info(),
+            token: request.token.expose_secret(),
+            system_id: request.system_id,
+            last_update: request.last_update.filter(|cursor| !cursor.is_empty()),
+        };
+        let complete = |http: reqwest::RequestBuilder| {
+            http.header(RUNNER_TOKEN, sensitive(request.token)).header(ACCEPT, "application/json").json(&body)
+        };
+        match self.send(Method::POST, self.url("jobs/request"), complete).await {
+            Ok(answer) => JobReply {
+                last_update: header(answer.response.headers(), &LAST_UPDATE),
+                pressure: answer.pressure,
+                answer: self.read_job(answer).await,
+            },
+            Err(error) => {
+                let answer = JobAnswer::Unavailable { reason: error.to_string(), retry_after: None };
+                JobReply { answer, last_update: None, pressure: false }
+            }
+        }
+    }
+
+    async fn read_job(&self, answer: Answer) -> JobAnswer {
+        let Answer { response, request_id, .. } = answer;
+        match response.status() {
+            StatusCode::CREATED => {
+                // From here on GitLab believes that the job runs: whatever cannot be read is unusable, not unavailable.
+                let received = match response.bytes().await {
+                    Ok(body) => Received::parse(&body),
+                    Err(error) => Err(Unusable { id: None, token: None, reason: describe(&error) }),
+                };
+                match received {
+                    Ok(received) => JobAnswer::Job(Box::new(AssignedJob {
+                        received,
+                        correlation_id: Some(request_id),
+                        tls_chain_pem: self.certificates(),
+                    })),
+                    Err(unusable) => JobAnswer::Unusable(unusable),
+                }
+            }
+            StatusCode::NO_CONTENT => JobAnswer::None,
+            StatusCode::FORBIDDEN => JobAnswer::Forbidden,
+            status => {
+                let retry_after = retry_after(response.headers());
+                let reason = format!("GitLab answered {}: {}", status.as_u16(), complaint(response).await);
+                JobAnswer::Unavailable { reason, retry_after }
+            }
+        }
     }
 }

@@ -1,1 +1,159 @@
+//! What GitLab's certificate is checked against, and the chain that it showed (0.6).
 
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::client::{ClientConfig, ClientError};
+
+/// The TLS side of one client.
+pub(crate) struct Tls {
+    pub(crate) config: rustls::ClientConfig,
+    pub(crate) chain: Arc<ShownChain>,
+    /// The configured authority, as text.
+    pub(crate) authority: Option<String>,
+}
+
+impl Tls {
+    pub(crate) fn new(config: &ClientConfig) -> Result<Self, ClientError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let authority = authority(config);
+        if let Some(pem) = &authority {
+            let given: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect();
+            let (_, unusable) = roots.add_parsable_certificates(given.iter().cloned());
+            if given.is_empty() || unusable > 0 {
+                tracing::warn!("the configured certificate authority cannot be used, or only in part");
+            }
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .map_err(|error| ClientError::Tls(error.to_string()))?;
+        let chain = Arc::new(ShownChain { verifier, pem: Mutex::new(None) });
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ClientError::Tls(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(chain.clone());
+        let config = match (&config.tls_cert_file, &config.tls_key_file) {
+            (Some(certificate), Some(key)) => builder
+                .with_client_auth_cert(read_certificates(certificate)?, read_key(key)?)
+                .map_err(|error| ClientError::Tls(error.to_string()))?,
+            _ => builder.with_no_client_auth(),
+        };
+        Ok(Self { config, chain, authority })
+    }
+}
+
+fn authority(config: &ClientConfig) -> Option<String> {
+    if config.tls_ca_pem.is_some() {
+        return config.tls_ca_pem.clone();
+    }
+    let path = config.tls_ca_file.as_ref()?;
+    std::fs::read_to_string(path)
+        .inspect_err(|error| {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "cannot read the certificate authority; it is left out");
+            }
+        })
+        .ok()
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| ClientError::File { path: path.into(), reason: error.to_string() })
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientError> {
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| ClientError::File { path: path.into(), reason: error.to_string() })
+}
+
+/// Checks certificates as usual and remembers the last chain that passed: the job gets it to check
+/// the same server by.
+#[derive(Debug)]
+pub(crate) struct ShownChain {
+    verifier: Arc<WebPkiServerVerifier>,
+    pem: Mutex<Option<String>>,
+}
+
+impl ShownChain {
+    pub(crate) fn pem(&self) -> Option<String> {
+        self.pem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ServerCertVerifier for ShownChain {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let pem = std::iter::once(end_entity).chain(intermediates).map(|certificate| pem(certificate)).collect();
+        *self.pem.lock().unwrap_or_else(PoisonError::into_inner) = Some(pem);
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_as_text_reads_back() {
+        let bytes: Vec<u8> = (0..200).collect();
+        let text = pem(&bytes);
+        assert!(text.lines().all(|line| line.len() <= 64), "{text}");
+        let read = CertificateDer::from_pem_slice(text.as_bytes()).expect("PEM");
+        assert_eq!(read.as_ref(), bytes);
+    }
+}
