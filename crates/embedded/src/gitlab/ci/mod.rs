@@ -1,11 +1,30 @@
 //! `.gitlab-ci.yml`: from files to the jobs of one pipeline.
 //!
+//! The road: [`yaml`] reads one file into nodes that remember their lines; [`load`](mod@load) joins the included
+//! files, inherits (`extends`) and puts references in place; [`job`] reads the keywords of each job; [`plan`]
+//! decides which jobs run (`rules`), splits the parallel ones and checks what they ask of each other.
+//!
 //! Nobody gets half an answer: either a pipeline, or every mistake that was found, each with its file and line.
 //! A keyword of GitLab's that this server does not act on is a mistake too, so that a pipeline that passes here
 //! does not pass because a part of it was ignored.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
+
+mod duration;
+mod expression;
+mod job;
+mod keyword;
+mod load;
+mod mistakes;
+mod plan;
+mod read;
+mod rules;
+mod values;
+mod yaml;
+
+pub use mistakes::Mistake;
 
 /// What a pipeline knows before any job of it runs.
 #[derive(Debug, Clone, Default)]
@@ -135,6 +154,20 @@ pub struct Service {
     pub variables: Vec<Variable>,
 }
 
+/// Reads `file` (inside `root`) and all that it includes.
+///
+/// The mistakes are sorted by file, in the order in which the files were read, and then by line.
+pub fn load(root: &Path, file: &Path, context: &Context) -> Result<Pipeline, Vec<Mistake>> {
+    let mut mistakes = mistakes::Mistakes::default();
+    let pipeline = load::read(root, file, &mut mistakes)
+        .and_then(|config| job::read_all(&config, &mut mistakes))
+        .and_then(|config| plan::plan(config, context, &mut mistakes));
+    match pipeline {
+        Some(pipeline) if mistakes.is_empty() => Ok(pipeline),
+        _ => Err(mistakes.into_sorted()),
+    }
+}
+
 impl Retry {
     /// Whether a job that has been retried `retried` times is to run again, after it failed for `reason` (GitLab's
     /// word) with its script's `exit_code`.
@@ -144,3 +177,6 @@ impl Retry {
         retried < self.max && (any || named || (exit_code != 0 && self.exit_codes.contains(&exit_code)))
     }
 }
+
+#[cfg(test)]
+mod tests;
