@@ -27,7 +27,7 @@ pub use read::{Loaded, load};
 pub struct Config {
     /// Jobs at once over all runners, at least 1.
     pub concurrent: usize,
-    /// How often all runners together are asked for a job; each of them in its share of it (protocol 2.6).
+    /// In this time every runner is asked for a job once (protocol 2.6).
     pub check_interval: Duration,
     pub log_level: tracing::Level,
     pub log_format: LogFormat,
