@@ -10,3 +10,5 @@ pub const MANAGER: &str = "STAFFETTA_MANAGER";
 pub const JOB: &str = "STAFFETTA_JOB";
 /// The address that the agent's SSH server binds; an engine whose tasks share one network sets it.
 pub const LISTEN: &str = "STAFFETTA_LISTEN";
+/// The container of a task definition that runs the job; the name is the Fargate driver's. Others are sidecars.
+pub const CONTAINER: &str = "ci-coordinator";

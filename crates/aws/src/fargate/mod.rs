@@ -1,5 +1,26 @@
 //! One Fargate task per job: start it, watch it, stop it, and say what happened to it.
+//!
+//! [`Regions`] is made once per process, a [`Fargate`] once per runner; both are cheap to clone.
 
+mod buckets;
+mod calls;
 mod config;
+mod connect;
+mod describe;
+mod errors;
+mod explain;
+mod list_tasks;
+mod phases;
+mod public_ip;
+mod run_task;
+mod stop_task;
+mod task;
 
+pub use calls::Calls;
 pub use config::{CapacityProvider, ConfigMistake, Credentials, FargateConfig};
+pub use connect::{ConnectError, Fargate, Regions};
+pub use errors::{CallError, Refusal};
+pub use explain::{Explanation, explain};
+pub use phases::{Phase, phases};
+pub use run_task::{Launch, LaunchError, Waiting};
+pub use task::{Container, Status, Task, Timestamps};

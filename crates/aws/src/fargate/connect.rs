@@ -1,0 +1,193 @@
+//! The way to AWS: clients, credentials, and what all runners of a process share.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use aws_config::{BehaviorVersion, Region as RegionName};
+use aws_credential_types::Credentials as Keys;
+use aws_sdk_ecs::config::retry::RetryConfig;
+use aws_sdk_ecs::config::timeout::TimeoutConfig;
+use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_http_client::tls::Provider::Rustls;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::buckets::Buckets;
+use super::calls::{Api, Calls, Counters};
+use super::config::{Credentials, FargateConfig};
+use super::describe::Describer;
+use super::errors::{CallError, backoff};
+use super::public_ip::Ec2;
+
+/// Long enough for ECS's slowest answers; RunTask is repeated with the same token after it.
+const ANSWER: Duration = Duration::from_secs(20);
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a call that only looks or stops is repeated before its caller hears of the trouble.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the runners of one process share, by region and endpoint: connections, token buckets, describers, counters.
+/// One per process; the clones are the same.
+#[derive(Clone, Default)]
+pub struct Regions {
+    regions: Arc<tokio::sync::Mutex<HashMap<RegionKey, Arc<Region>>>>,
+}
+
+/// All runners of a process have the same credentials, so the region and the endpoint stand for the account too.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct RegionKey {
+    region: Option<String>,
+    endpoint_url: Option<String>,
+}
+
+/// One account and region.
+pub(super) struct Region {
+    pub ecs: aws_sdk_ecs::Client,
+    pub ec2: Ec2,
+    buckets: Buckets,
+    counters: Counters,
+    describers: Mutex<HashMap<DescriberKey, Weak<Describer>>>,
+}
+
+/// Two views of one cluster: by private and by public address.
+#[derive(PartialEq, Eq, Hash)]
+struct DescriberKey {
+    cluster: String,
+    use_public_ip: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no AWS region: set region in [runners.fargate] or AWS_REGION in the environment")]
+    NoRegion,
+    #[error("endpoint_url {0:?} is not a URL that begins with http:// or https://")]
+    BadEndpoint(String),
+}
+
+/// One runner's way to its tasks. Clones are the same.
+#[derive(Clone)]
+pub struct Fargate {
+    pub(super) config: Arc<FargateConfig>,
+    pub(super) region: Arc<Region>,
+    pub(super) describer: Arc<Describer>,
+}
+
+impl Fargate {
+    /// Makes ready to call; nothing is sent yet, but for the region where neither config nor environment names it.
+    pub async fn connect(config: &FargateConfig, regions: &Regions) -> Result<Self, ConnectError> {
+        let region = regions.get(config).await?;
+        let describer = region.describer(config);
+        Ok(Self { config: Arc::new(config.clone()), region, describer })
+    }
+
+    pub fn config(&self) -> &FargateConfig {
+        &self.config
+    }
+
+    /// Calls so far, of all runners in this region.
+    pub fn calls(&self) -> Calls {
+        self.region.counters.read()
+    }
+}
+
+impl Regions {
+    async fn get(&self, config: &FargateConfig) -> Result<Arc<Region>, ConnectError> {
+        let key = RegionKey { region: config.region.clone(), endpoint_url: config.endpoint_url.clone() };
+        let mut regions = self.regions.lock().await;
+        if let Some(region) = regions.get(&key) {
+            return Ok(region.clone());
+        }
+        let region = Arc::new(Region::open(config).await?);
+        regions.insert(key, region.clone());
+        Ok(region)
+    }
+}
+
+impl Region {
+    async fn open(config: &FargateConfig) -> Result<Self, ConnectError> {
+        if let Some(url) = &config.endpoint_url
+            && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+        {
+            return Err(ConnectError::BadEndpoint(url.clone()));
+        }
+        let http = aws_smithy_http_client::Builder::new().tls_provider(Rustls(Ring)).build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        if let Some(region) = &config.region {
+            loader = loader.region(RegionName::new(region.clone()));
+        }
+        if let Some(url) = &config.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        if config.credentials == Credentials::MadeUp {
+            loader = loader.credentials_provider(Keys::new("staffetta", "made-up", None, None, "made up"));
+        }
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
+        // Every attempt must pass a bucket, so the attempts are ours.
+        let shared = loader.retry_config(RetryConfig::disabled()).timeout_config(timeouts).load().await;
+        let region = shared.region().ok_or(ConnectError::NoRegion)?.to_string();
+        let keys =
+            shared.credentials_provider().expect("the loader sets the usual chain where nothing else is asked for");
+        Ok(Self {
+            ecs: aws_sdk_ecs::Client::new(&shared),
+            ec2: Ec2::new(region, shared.endpoint_url(), keys),
+            buckets: Buckets::default(),
+            counters: Counters::default(),
+            describers: Mutex::default(),
+        })
+    }
+
+    fn describer(self: &Arc<Self>, config: &FargateConfig) -> Arc<Describer> {
+        let key = DescriberKey { cluster: config.cluster.clone(), use_public_ip: config.use_public_ip };
+        let mut describers = self.describers.lock().unwrap_or_else(PoisonError::into_inner);
+        describers.retain(|_, describer| describer.strong_count() > 0);
+        if let Some(describer) = describers.get(&key).and_then(Weak::upgrade) {
+            return describer;
+        }
+        let describer = Arc::new(Describer::start(self.clone(), &config.cluster, config.use_public_ip));
+        describers.insert(key, Arc::downgrade(&describer));
+        describer
+    }
+
+    /// One attempt: its turn at the buckets, the call, and what the buckets learn from it.
+    pub async fn attempt<T>(
+        &self,
+        api: Api,
+        queued: impl FnOnce(),
+        call: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        self.buckets.turn(api, queued).await;
+        self.counters.called(api);
+        let answer = call.await;
+        if let Err(CallError::Throttled(reason)) = &answer {
+            tracing::debug!(api = api.name(), reason, "throttled");
+            self.counters.throttled();
+            self.buckets.throttled(api);
+        }
+        answer
+    }
+
+    /// Repeats a call that may safely be made twice until it is answered or refused, or for half a minute.
+    pub async fn ask<T, E, F>(&self, api: Api, call: impl Fn() -> F) -> Result<T, CallError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        let mut tries = 0;
+        loop {
+            let answer = async { call().await.map_err(|error| CallError::of_sdk(&error)) };
+            let error = match self.attempt(api, || (), answer).await {
+                Ok(answer) => return Ok(answer),
+                Err(refused @ CallError::Refused(_)) => return Err(refused),
+                Err(error) => error,
+            };
+            let wait = backoff(tries, Duration::from_millis(250), Duration::from_secs(5), rand::random());
+            if Instant::now() + wait > deadline {
+                return Err(error);
+            }
+            tries += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Public addresses of tasks: ECS does not tell them, EC2 does. This is the only EC2 call, so it is written by hand
+//! (EC2 Query, signed with SigV4): the SDK's EC2 crate costs ten minutes of every clean build.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::tls::Provider::Rustls;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
+use aws_smithy_runtime_api::client::http::HttpConnector;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_xml::decode::{Document, ScopedDecoder, XmlDecodeError, try_data};
+
+use super::errors::{self, CallError, Refusal};
+
+const ANSWER: Duration = Duration::from_secs(20);
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+/// Keys that expire sooner are fetched anew.
+const FRESH: Duration = Duration::from_secs(120);
+
+/// The EC2 client of one region.
+pub(super) struct Ec2 {
+    region: String,
+    url: String,
+    connector: Connector,
+    keys: SharedCredentialsProvider,
+    /// Some providers ask a server each time.
+    fetched: tokio::sync::Mutex<Option<Credentials>>,
+}
+
+impl Ec2 {
+    pub fn new(region: String, endpoint_url: Option<&str>, keys: SharedCredentialsProvider) -> Self {
+        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let url = endpoint_url.map_or_else(|| format!("https://ec2.{region}.{domain}"), str::to_owned);
+        Self {
+            url: format!("{}/", url.trim_end_matches('/')),
+            region,
+            connector: Connector::builder().tls_provider(Rustls(Ring)).build(),
+            keys,
+            fetched: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The public addresses of those network interfaces that have one.
+    pub async fn public_addresses(&self, interfaces: &[String]) -> Result<HashMap<String, IpAddr>, CallError> {
+        let mut body = String::from("Action=DescribeNetworkInterfaces&Version=2016-11-15");
+        for (index, interface) in interfaces.iter().enumerate() {
+            body.push_str(&format!("&NetworkInterfaceId.{}={interface}", index + 1));
+        }
+        let keys = self.keys().await?;
+        let request = self.signed(body, keys).map_err(|error| {
+            let message = format!("the call cannot be made: {error}");
+            CallError::Refused(Refusal { code: String::new(), message })
+        })?;
+        let answer = async {
+            let response = self.connector.call(request).await;
+            let response = response.map_err(|error| CallError::NoAnswer(errors::chain(&error)))?;
+            let status = response.status().as_u16();
+            let body = ByteStream::new(response.into_body()).collect().await;
+            let body = body.map_err(|error| CallError::NoAnswer(errors::chain(&error)))?;
+            read_answer(status, &String::from_utf8_lossy(&body.into_bytes()))
+        };
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
+    }
+
+    async fn keys(&self) -> Result<Credentials, CallError> {
+        let mut fetched = self.fetched.lock().await;
+        let fresh = |keys: &&Credentials| keys.expiry().is_none_or(|expiry| expiry > SystemTime::now() + FRESH);
+        if let Some(keys) = fetched.as_ref().filter(fresh) {
+            return Ok(keys.clone());
+        }
+        let keys = self.keys.provide_credentials().await;
+        let keys = keys.map_err(|error| CallError::NoCredentials(errors::chain(&error)))?;
+        *fetched = Some(keys.clone());
+        Ok(keys)
+    }
+
+    fn signed(&self, body: String, keys: Credentials) -> Result<HttpRequest, Box<dyn std::error::Error + Send + Sync>> {
+        let identity = keys.into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("ec2")
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let headers = [("content-type", FORM)].into_iter();
+        let signable = SignableRequest::new("POST", &self.url, headers, SignableBody::Bytes(body.as_bytes()))?;
+        let (signature, _) = sign(signable, &params)?.into_parts();
+        let mut request = HttpRequest::new(SdkBody::from(body));
+        request.set_method("POST")?;
+        request.set_uri(self.url.as_str())?;
+        request.headers_mut().insert("content-type", FORM);
+        for (name, value) in signature.headers() {
+            request.headers_mut().insert(name.to_owned(), value.to_owned());
+        }
+        Ok(request)
+    }
+}
+
+fn read_answer(status: u16, body: &str) -> Result<HashMap<String, IpAddr>, CallError> {
+    if status != 200 {
+        let (code, message) = read_error(body).unwrap_or_default();
+        return Err(errors::of_answer(status, &code, &message));
+    }
+    read_addresses(body).map_err(|error| CallError::NoAnswer(format!("not understood: {error}")))
+}
+
+fn read_addresses(body: &str) -> Result<HashMap<String, IpAddr>, XmlDecodeError> {
+    let mut document = Document::new(body);
+    let mut root = document.root_element()?;
+    let mut addresses = HashMap::new();
+    while let Some(mut set) = root.next_tag() {
+        if !set.start_el().matches("networkInterfaceSet") {
+            continue;
+        }
+        while let Some(mut item) = set.next_tag() {
+            if let (Some(id), Some(address)) = read_interface(&mut item)? {
+                addresses.insert(id, address);
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+fn read_interface(item: &mut ScopedDecoder<'_, '_>) -> Result<(Option<String>, Option<IpAddr>), XmlDecodeError> {
+    let (mut id, mut address) = (None, None);
+    while let Some(mut tag) = item.next_tag() {
+        match tag.start_el().local() {
+            "networkInterfaceId" => id = Some(try_data(&mut tag)?.into_owned()),
+            // Only this one belongs to the interface; the same element stands at each of its private addresses.
+            "association" => {
+                while let Some(mut part) = tag.next_tag() {
+                    if part.start_el().matches("publicIp") {
+                        address = try_data(&mut part)?.parse().ok();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((id, address))
+}
+
+/// `<Response><Errors><Error><Code>…</Code><Message>…</Message></Error></Errors></Response>`
+fn read_error(body: &str) -> Option<(String, String)> {
+    let mut document = Document::new(body);
+    let mut root = document.root_element().ok()?;
+    let mut errors = root.next_tag()?;
+    let mut error = errors.next_tag()?;
+    let (mut code, mut message) = (String::new(), String::new());
+    while let Some(mut tag) = error.next_tag() {
+        match tag.start_el().local() {
+            "Code" => code = try_data(&mut tag).ok()?.into_owned(),
+            "Message" => message = try_data(&mut tag).ok()?.into_owned(),
+            _ => {}
+        }
+    }
+    Some((code, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interfaces_own_public_address_is_read() {
+        let body = r#"<?xml version="1.0" encoding="UTF-8"?>
+            <DescribeNetworkInterfacesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+              <requestId>1</requestId>
+              <networkInterfaceSet>
+                <item>
+                  <networkInterfaceId>eni-1</networkInterfaceId>
+                  <privateIpAddressesSet><item><association><publicIp>192.0.2.9</publicIp></association></item></privateIpAddressesSet>
+                  <association><ipOwnerId>amazon</ipOwnerId><publicIp>192.0.2.1</publicIp></association>
+                </item>
+                <item><networkInterfaceId>eni-2</networkInterfaceId></item>
+              </networkInterfaceSet>
+            </DescribeNetworkInterfacesResponse>"#;
+        let addresses = read_answer(200, body).expect("an answer");
+        assert_eq!(addresses, HashMap::from([("eni-1".to_owned(), "192.0.2.1".parse().expect("an address"))]));
+    }
+
+    #[test]
+    fn an_error_is_understood_and_so_is_no_xml() {
+        let body = "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message>\
+                    </Error></Errors><RequestID>1</RequestID></Response>";
+        assert!(matches!(read_answer(503, body), Err(CallError::Throttled(_))));
+        let body =
+            body.replace("RequestLimitExceeded", "InvalidNetworkInterfaceID.NotFound").replace("Request limit", "x");
+        assert!(
+            matches!(read_answer(400, &body), Err(CallError::Refused(Refusal { code, .. })) if code.ends_with("NotFound"))
+        );
+        assert!(matches!(read_answer(502, "Bad Gateway"), Err(CallError::NoAnswer(_))));
+        assert!(matches!(read_answer(200, "what"), Err(CallError::NoAnswer(_))));
+    }
+}
