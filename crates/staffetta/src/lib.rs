@@ -1,1 +1,6 @@
-//! staffetta
+//! The manager and its command line: `staffetta run`, `staffetta local`, the embedded servers for other clients.
+
+pub mod cli;
+pub mod config;
+pub mod local;
+pub mod manager;

@@ -1,0 +1,59 @@
+//! The command line: names, flags and exit codes are an interface (ARCHITECTURE.md, "Command line").
+
+mod completion;
+mod embedded;
+mod local;
+mod logging;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command did what it was asked for, but the answer is no: a pipeline failed.
+const FAILED: u8 = 1;
+/// The command could not start: wrong arguments, a configuration with mistakes, a port that is taken.
+const UNUSABLE: u8 = 2;
+
+/// Serverless GitLab CI on AWS: every job runs in its own Fargate task, in the environment that its tags name.
+#[derive(Debug, Parser)]
+#[command(name = "staffetta", version, max_term_width = 100, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Local(local::Arguments),
+    #[command(subcommand)]
+    Embedded(embedded::Command),
+    Completion(completion::Arguments),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("staffetta: cannot start the runtime: {error}");
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    let done = runtime.block_on(async {
+        match arguments.command {
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Local(arguments) => local::run(arguments).await,
+            Command::Embedded(command) => embedded::run(command).await,
+            Command::Completion(arguments) => completion::run(&arguments),
+        }
+    });
+    // A thread that waits for a terminal or a name server must not hold up the end of the process.
+    runtime.shutdown_background();
+    done.unwrap_or_else(|error| {
+        eprintln!("staffetta: {error:#}");
+        ExitCode::from(UNUSABLE)
+    })
+}

@@ -1,0 +1,128 @@
+//! `staffetta run`: the manager.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Args;
+use ssh::client::AgentBinaries;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::logging;
+use crate::config::reload::{self, Pass, Reload};
+use crate::config::{Remark, system_id};
+use crate::manager::{Manager, Stop};
+
+/// Run the manager: ask GitLab for jobs and start a Fargate task for each
+#[derive(Debug, Args)]
+#[command(after_help = "Signals:
+  SIGQUIT          ask for no more jobs, wait for those that run, then exit
+  SIGTERM, SIGINT  ask for no more jobs, finish the hand-overs under way, leave running jobs to their tasks, exit;
+                   a second one stops all tasks
+  SIGHUP           read the configuration again (also done when the file changes)
+
+Exit codes: 0 stopped as asked, 2 the configuration cannot be used.
+
+Example:
+  staffetta run --config /etc/gitlab-runner/config.toml")]
+pub struct Arguments {
+    /// GitLab's config.toml, with executor = \"fargate\"
+    #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = default_config())]
+    config: PathBuf,
+    /// Folder with the agents that are sent into images without one [default: beside this program]
+    #[arg(long, value_name = "DIR")]
+    agents: Option<PathBuf>,
+}
+
+/// GitLab's own places (protocol 10.1).
+fn default_config() -> PathBuf {
+    if nix::unistd::Uid::effective().is_root() {
+        return PathBuf::from("/etc/gitlab-runner/config.toml");
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    home.join(".gitlab-runner/config.toml")
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let (mut watched, loaded) = match Reload::start(&arguments.config) {
+        Ok(started) => started,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            eprintln!("staffetta: nothing was started; mend the configuration and try again");
+            return Ok(ExitCode::from(super::UNUSABLE));
+        }
+    };
+    logging::start(loaded.config.log_format, loaded.config.log_level);
+    tell(&loaded.warnings);
+    let system_id = system_id::load_or_create(&arguments.config);
+    if let Some(error) = &system_id.not_kept {
+        warn!(%error, "the system id cannot be kept: after a restart GitLab shows a second manager");
+    }
+    let agents = match arguments.agents {
+        Some(folder) => AgentBinaries::in_directory(folder),
+        None => AgentBinaries::beside_this_program()?,
+    };
+    info!(config = %arguments.config.display(), runners = loaded.config.runners.len(), concurrent = loaded.config.concurrent, system_id = %system_id.id, "staffetta {} starts", job::VERSION);
+    let manager = Manager::start(loaded.config, system_id.id, agents).await?;
+    serve(&manager, &mut watched).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Signals and the configuration file, until nothing is left to do.
+async fn serve(manager: &Manager, watched: &mut Reload) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut look = tokio::time::interval(reload::INTERVAL);
+    loop {
+        let told = tokio::select! {
+            () = manager.ended(), if manager.stopping() != Stop::No => {
+                info!(left_to_their_tasks = manager.jobs(), "stopped");
+                return Ok(());
+            }
+            _ = terminate.recv() => { stop(manager); continue }
+            _ = interrupt.recv() => { stop(manager); continue }
+            _ = quit.recv() => {
+                info!(jobs = manager.jobs(), "draining: no more jobs are asked for; running ones are waited for");
+                manager.quit();
+                continue
+            }
+            _ = hang_up.recv() => true,
+            _ = look.tick() => false,
+        };
+        match watched.pass(told, SystemTime::now()) {
+            Pass::Unchanged => {}
+            Pass::Refused(mistakes) => {
+                for mistake in &mistakes.0 {
+                    error!("{mistake}");
+                }
+                error!("the configuration is not taken; going on with the one before");
+            }
+            Pass::Changed(loaded) => {
+                tell(&loaded.warnings);
+                match manager.reload(loaded.config).await {
+                    Ok(()) => info!("configuration read again"),
+                    Err(error) => error!(%error, "the configuration is not taken; going on with the one before"),
+                }
+            }
+        }
+    }
+}
+
+fn stop(manager: &Manager) {
+    manager.terminate();
+    let jobs = manager.jobs();
+    if manager.stopping() == Stop::Cancel {
+        warn!(jobs, "stopping the tasks of all jobs");
+    } else {
+        info!(jobs, "stopping: hand-overs under way are finished, running jobs are left to their tasks; a second signal stops them");
+    }
+}
+
+fn tell(warnings: &[Remark]) {
+    for warning in warnings {
+        warn!("{warning}");
+    }
+}

@@ -1,0 +1,124 @@
+//! What the manager writes into a job's log: who runs it, what is awaited, and how long each phase took.
+
+use std::time::SystemTime;
+
+use gitlab::{Client, JobAccess, JobTrace, ReportError, Reported};
+use job::hand_over::TraceSoFar;
+use job::ids::SystemId;
+use job::outcome::Outcome;
+use job::payload::Payload;
+use job::trace::{Stream, TraceSettings, line};
+use job::variables::{Variables, parse_bool};
+
+use super::runner::Runner;
+
+/// The section that GitLab's runner uses for the same time of a job's life (protocol 4.9).
+const SECTION: &str = "prepare_executor";
+
+/// The log of one job until the agent takes it over.
+pub struct JobLog {
+    trace: JobTrace,
+    client: Client,
+    access: JobAccess,
+    settings: TraceSettings,
+    debug: bool,
+    known_failure_reasons: Vec<String>,
+    final_update_retries: u32,
+    sections: bool,
+    open: bool,
+}
+
+/// What the job's trace looks like: the same for the manager's lines and, later, for the agent's.
+fn trace_settings(runner: &Runner, payload: &Payload, system_id: &SystemId) -> TraceSettings {
+    let settings = runner.for_hand_over(system_id, (0, 0));
+    Variables::resolve(payload, &settings, None).trace_settings(payload, &settings)
+}
+
+impl JobLog {
+    /// Starts the trace of a job that has none yet.
+    pub fn open(runner: &Runner, access: &JobAccess, payload: &Payload, system_id: &SystemId) -> Self {
+        let client = runner.client.clone();
+        let settings = trace_settings(runner, payload, system_id);
+        let debug = payload.variable("CI_DEBUG_TRACE").is_some_and(|on| parse_bool(on) == Some(true))
+            && !runner.settings.debug_trace_disabled;
+        let trace = JobTrace::start(client.clone(), access.clone(), &settings, TraceSoFar::default(), debug);
+        let log = Self {
+            trace,
+            client,
+            access: access.clone(),
+            settings,
+            debug,
+            known_failure_reasons: payload.features.failure_reasons.clone(),
+            final_update_retries: runner.settings.job_status_final_update_retry_limit,
+            sections: payload.features.trace_sections,
+            open: true,
+        };
+        log.say(&format!("Running with {} {}", job::PRODUCT, job::VERSION));
+        log.say(&format!("  on {} {}, system ID: {system_id}", runner.settings.name, runner.short_token));
+        log.marker(|now| line::section_start(SECTION, now, &[]));
+        log.trace.line(&line::title("Preparing the \"fargate\" executor"));
+        log
+    }
+
+    pub fn say(&self, text: &str) {
+        self.trace.line(&line::plain(text));
+    }
+
+    pub fn warn(&self, text: &str) {
+        self.trace.line(&line::warning(text));
+    }
+
+    /// A phase that is over. Seconds with one digit: nobody waits for milliseconds of a cold start.
+    pub fn phase(&self, name: &str, seconds: f64) {
+        self.say(&format!("  {name}: {seconds:.1} s"));
+    }
+
+    pub fn settings(&self) -> &TraceSettings {
+        &self.settings
+    }
+
+    pub fn signal(&self) -> tokio::sync::watch::Receiver<gitlab::Signal> {
+        self.trace.signal()
+    }
+
+    /// Closes the manager's part and gives the trace to the agent.
+    pub async fn hand_over(&mut self) -> TraceSoFar {
+        self.close_section();
+        self.trace.suspend().await
+    }
+
+    /// The hand-over failed: the trace is the manager's again.
+    pub fn reopen(&mut self, so_far: TraceSoFar) {
+        self.trace =
+            JobTrace::start(self.client.clone(), self.access.clone(), &self.settings, so_far, self.debug);
+    }
+
+    /// The end of a job that no agent took over.
+    pub async fn finish(mut self, outcome: &Outcome) -> Result<Reported, ReportError> {
+        self.close_section();
+        self.trace.line(&closing_line(outcome));
+        self.trace.finish(outcome, &self.known_failure_reasons, self.final_update_retries).await
+    }
+
+    fn close_section(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.marker(|now| line::section_end(SECTION, now));
+        }
+    }
+
+    fn marker(&self, marker: impl FnOnce(u64) -> String) {
+        if self.sections {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            self.trace.write(Stream::Runner, marker(now).as_bytes());
+        }
+    }
+}
+
+/// The last line of a job's log.
+pub fn closing_line(outcome: &Outcome) -> String {
+    let text = outcome.closing_line();
+    match text.strip_prefix("ERROR: ") {
+        Some(error) => line::error(error),
+        None => line::info(&text),
+    }
+}

@@ -1,0 +1,198 @@
+//! One job, from GitLab's answer to the end of its task: launch, watch, hand over, supervise, finish.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws::fargate::Task;
+use gitlab::{AssignedJob, JobAccess, JobState, JobUpdate, Signal, UpdateResult};
+use job::ids::TaskArn;
+use job::outcome::{Decision, Outcome, SystemFailure};
+use job::payload::Payload;
+use job::trace::TraceSettings;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::Shared;
+use super::job_log::JobLog;
+use super::runner::Runner;
+use super::slots::Slot;
+use super::stop::{self, Stop};
+use super::supervise::Supervised;
+use super::hand_over::Handed;
+use super::{finish, hand_over, launch};
+
+/// How often a task that never got as far as the script is replaced by a new one (design, decision 11).
+const LAUNCHES: u32 = 3;
+/// After the job's own time-out the agent may still need this long to report; then its task is stopped.
+pub const GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// Why a job ends before an agent has it.
+#[derive(Debug)]
+pub enum End {
+    Report(Outcome),
+    /// GitLab ended the job already; it takes no more reports.
+    Aborted,
+}
+
+impl From<Outcome> for End {
+    fn from(outcome: Outcome) -> Self {
+        Self::Report(outcome)
+    }
+}
+
+/// Whatever may end a job that is still the manager's.
+pub struct Interrupts {
+    signal: watch::Receiver<Signal>,
+    stop: watch::Receiver<Stop>,
+    gone: CancellationToken,
+    deadline: Instant,
+    timeout_seconds: u64,
+}
+
+impl Interrupts {
+    pub async fn next(&mut self) -> End {
+        let timed_out = format!("execution took longer than {}s seconds", self.timeout_seconds);
+        tokio::select! {
+            signal = self.signal.wait_for(|signal| *signal >= Signal::Cancel) => match signal.map(|signal| *signal) {
+                Ok(Signal::Abort) => End::Aborted,
+                Ok(Signal::Run | Signal::Cancel) | Err(_) => Outcome::Decided(Decision::Canceled).into(),
+            },
+            () = self.gone.cancelled() => End::Aborted,
+            stop = stop::give_up_launches(&mut self.stop) => match stop {
+                Stop::Cancel => {
+                    let message = "aborted: the manager was told to stop at once".to_owned();
+                    Outcome::Decided(Decision::Interrupted { message }).into()
+                }
+                Stop::No | Stop::Drain | Stop::Leave { .. } => {
+                    Outcome::system("the manager was told to stop before the job's task was ready").into()
+                }
+            },
+            () = tokio::time::sleep_until(self.deadline.into()) => {
+                Outcome::Decided(Decision::TimedOut { message: timed_out }).into()
+            }
+        }
+    }
+}
+
+/// Everything that the phases before the hand-over share.
+pub struct Errand<'a> {
+    pub shared: &'a Arc<Shared>,
+    pub runner: &'a Arc<Runner>,
+    pub assigned: &'a AssignedJob,
+    pub numbers: (u32, u32),
+    pub received_at: Instant,
+    pub log: JobLog,
+    pub interrupts: Interrupts,
+}
+
+/// Walks one job. Every way out stops the task that it started, or leaves it to its agent.
+pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assigned: AssignedJob) {
+    let received_at = Instant::now();
+    let payload = &assigned.received.payload;
+    let held = runner.state.hold(payload.id);
+    let access = JobAccess { id: payload.id, token: payload.token.clone() };
+    let log = JobLog::open(&runner, &access, payload, &shared.system_id);
+    let gone = CancellationToken::new();
+    shared.start_job(say_running(runner.clone(), access.clone(), gone.clone()));
+    let timeout = Duration::from_secs(payload.timeout_seconds());
+    let interrupts = Interrupts {
+        signal: log.signal(),
+        stop: shared.stop.subscribe(),
+        gone,
+        deadline: received_at + timeout,
+        timeout_seconds: payload.timeout_seconds(),
+    };
+    let settings = log.settings().clone();
+    let numbers = slot.number(payload.job_info.project_id);
+    let mut errand = Errand { shared: &shared, runner: &runner, assigned: &assigned, numbers, received_at, log, interrupts };
+    let mut task = None;
+    match reach_agent(&mut errand, &mut task).await {
+        Ok(task) => {
+            info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
+            let known = payload.features.failure_reasons.clone();
+            // A job of hours needs no more than its name: payload and log are the agent's now.
+            drop(errand);
+            drop(assigned);
+            let deadline = received_at + timeout + GRACE;
+            let supervised = Supervised { runner: runner.clone(), access, task, settings, known, deadline, ours: true };
+            supervised.until_ended(&shared).await;
+        }
+        Err(end) => give_up(errand.log, &runner, &access, task, end).await,
+    }
+    drop(held);
+    drop(slot);
+}
+
+/// GitLab learns at once that the job runs (protocol 2.9); the launch does not wait for its answer.
+async fn say_running(runner: Arc<Runner>, access: JobAccess, gone: CancellationToken) {
+    let update = JobUpdate { job: access.id, token: &access.token, state: JobState::Running, output: None };
+    let answer = runner.client.update_job(&update).await;
+    if answer.result == UpdateResult::Gone || answer.signal == Signal::Abort {
+        gone.cancel();
+    }
+}
+
+/// Launches until a task takes the job. `task` holds the ARN of a task that may need stopping.
+async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Result<Task, End> {
+    refuse(&errand.assigned.received.payload)?;
+    for attempt in 1..=LAUNCHES {
+        let launched = launch::start(errand, attempt).await?;
+        *task = Some(launched.task.arn.clone());
+        let failed = match hand_over::hand_over(errand, &launched).await? {
+            Handed::Over => return Ok(launched.task),
+            Handed::NotStarted(explanation) => explanation,
+        };
+        *task = None;
+        if !errand.runner.fargate.watch(&launched.task).borrow().is_ending() {
+            let (runner, arn) = (errand.runner.clone(), launched.task.arn);
+            errand.shared.start_job(async move { finish::stop_task(&runner, &arn, "the task did not start").await });
+        }
+        let reason = finish::in_words(&failed);
+        if !failed.retry || attempt == LAUNCHES {
+            return Err(Outcome::SystemFailed { failure: failed.failure, message: reason }.into());
+        }
+        errand.log.warn(&format!("{reason} Starting another task ({} of {LAUNCHES}).", attempt + 1));
+    }
+    Err(Outcome::system("no task could be started").into())
+}
+
+/// A job that needs what we do not do is failed by name before a task is paid for.
+fn refuse(payload: &Payload) -> Result<(), End> {
+    let message = if !payload.secrets.is_empty() {
+        let names: Vec<_> = payload.secrets.keys().map(String::as_str).collect();
+        format!("the job needs secrets ({}), which this runner cannot fetch yet", names.join(", "))
+    } else if payload.run.as_ref().is_some_and(|run| !run.is_null()) {
+        "the job uses `run:` (GitLab Functions), which this runner cannot do; use `script:`".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Outcome::SystemFailed { failure: SystemFailure::Configuration, message }.into())
+}
+
+/// The task is stopped and GitLab told at the same time: neither may wait for the other's retries.
+async fn give_up(log: JobLog, runner: &Runner, access: &JobAccess, task: Option<TaskArn>, end: End) {
+    let stop = async {
+        if let Some(arn) = &task {
+            finish::stop_task(runner, arn, "the job ended before its hand-over").await;
+        }
+    };
+    let report = async {
+        match end {
+            End::Aborted => info!(job = %access.id, "GitLab ended the job before its hand-over"),
+            End::Report(outcome) => match log.finish(&outcome).await {
+                Ok(_) => info!(job = %access.id, ?outcome, "the job ended before its hand-over"),
+                Err(error) => error!(job = %access.id, %error, "cannot report a job"),
+            },
+        }
+    };
+    tokio::join!(stop, report);
+}
+
+/// Takes up a job that an earlier manager handed over.
+pub fn adopted(runner: Arc<Runner>, task: Task, access: JobAccess, remaining: Duration, ours: bool) -> Supervised {
+    // What the job's flags say is not known; GitLab's default is to stamp.
+    let settings = TraceSettings { timestamps: true, ..TraceSettings::default() };
+    let deadline = Instant::now() + remaining + GRACE;
+    Supervised { runner, access, task, settings, known: Vec::new(), deadline, ours }
+}

@@ -1,0 +1,128 @@
+//! Launch: one RunTask for a job. Nothing secret goes into it: a public key, a nonce, and who asks for whom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws::fargate::{Launch, LaunchError, Task};
+use job::ids::{JobId, SystemId};
+use job::outcome::Outcome;
+use job::payload::Payload;
+use job::task;
+use sha2::{Digest, Sha256};
+use ssh::keys::{Nonce, TaskKey};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::finish;
+use super::journey::{End, Errand, GRACE};
+use super::runner::Runner;
+
+/// How long a launch goes on asking an ECS without capacity or answers; the job's time-out may be shorter.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// A little longer than the longest single RunTask.
+const LAST_ANSWER: Duration = Duration::from_secs(25);
+
+/// A task that ECS has accepted.
+pub struct Launched {
+    pub task: Task,
+    pub nonce: Nonce,
+    /// When it was asked for.
+    pub at: Instant,
+}
+
+/// Starts a task for the job, or says why not. Retries that only need time are ECS's client's.
+pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, End> {
+    let Errand { shared, runner, assigned, log, interrupts, .. } = errand;
+    let at = Instant::now();
+    let nonce = Nonce::random();
+    let id = assigned.received.payload.id;
+    let launch = Launch {
+        client_token: client_token(&runner.settings.url, id, attempt),
+        started_by: runner.started_by.clone(),
+        environment: environment(runner, &nonce, &assigned.received.payload, &shared.system_id),
+        patience: PATIENCE,
+    };
+    let fargate = &runner.settings.fargate;
+    log.say(&format!("Waiting for a Fargate task ({}) in cluster {}", fargate.task_definition, fargate.cluster));
+    let (say, mut said) = mpsc::unbounded_channel();
+    // On its own, because a RunTask that is under way when the job is cancelled may still start a task.
+    let mut running = tokio::spawn({
+        let runner = runner.clone();
+        async move {
+            // A job that stopped listening was cancelled; its task is stopped once it has a name.
+            runner.fargate.run_task(&launch, |waiting| drop(say.send(waiting.to_string()))).await
+        }
+    });
+    loop {
+        tokio::select! {
+            Some(text) = said.recv() => log.say(&text),
+            ran = &mut running => return match ran {
+                Ok(Ok(task)) => {
+                    log.phase("RunTask accepted", at.elapsed().as_secs_f64());
+                    Ok(Launched { task, nonce, at })
+                }
+                Ok(Err(error)) => Err(refused(&error).into()),
+                Err(panicked) => Err(Outcome::system(format!("starting the task failed: {panicked}")).into()),
+            },
+            end = interrupts.next() => {
+                shared.start_job(stop_what_starts(runner.clone(), running));
+                return Err(end);
+            }
+        }
+    }
+}
+
+fn refused(error: &LaunchError) -> Outcome {
+    let (LaunchError::Refused { fix, failure, .. } | LaunchError::GaveUp { fix, failure, .. }) = error;
+    let message = format!("{error}. {fix}").trim_end().to_owned();
+    Outcome::SystemFailed { failure: *failure, message }
+}
+
+/// Nobody waits for this task any more: it is stopped as soon as it has a name. A RunTask that goes on being
+/// repeated is given up; should one of them have taken effect, the next reap pass finds the task.
+async fn stop_what_starts(runner: Arc<Runner>, mut running: JoinHandle<Result<Task, LaunchError>>) {
+    match tokio::time::timeout(LAST_ANSWER, &mut running).await {
+        Ok(Ok(Ok(task))) => finish::stop_task(&runner, &task.arn, "the job ended while its task was started").await,
+        Ok(Ok(Err(_)) | Err(_)) => {}
+        Err(_elapsed) => running.abort(),
+    }
+}
+
+/// Who the task is for; shown by DescribeTasks and CloudTrail, so nothing in it is secret.
+fn environment(runner: &Runner, nonce: &Nonce, payload: &Payload, manager: &SystemId) -> BTreeMap<String, String> {
+    let key = TaskKey::derive(&runner.settings.token, nonce);
+    let deadline = SystemTime::now() + Duration::from_secs(payload.timeout_seconds()) + 2 * GRACE;
+    let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    [
+        (task::SSH_PUBLIC_KEY, key.public_openssh()),
+        (task::NONCE, nonce.as_str().to_owned()),
+        (task::MANAGER, manager.as_str().to_owned()),
+        (task::JOB, payload.id.to_string()),
+        (task::DEADLINE, deadline.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// The same for every repetition of one try, and for no other: a repeated RunTask starts one task.
+/// At most 58 characters, as the launch wants it; the hash keeps the job numbers of two GitLabs apart.
+fn client_token(url: &str, id: JobId, attempt: u32) -> String {
+    let hash = Sha256::digest(url.trim_end_matches('/'));
+    format!("{}-{}-{id}-{attempt}", job::PRODUCT, hash[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repetition_has_the_same_token_and_another_try_or_gitlab_has_not() {
+        let token = client_token("https://gitlab.example.com/", JobId(u64::MAX), 1);
+        assert!(token.len() <= 58, "{token}");
+        assert_eq!(token, client_token("https://gitlab.example.com", JobId(u64::MAX), 1));
+        assert_ne!(token, client_token("https://gitlab.example.com", JobId(u64::MAX), 2));
+        assert_ne!(token, client_token("https://other.example.com", JobId(u64::MAX), 1));
+    }
+}

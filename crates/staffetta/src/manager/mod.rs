@@ -1,0 +1,235 @@
+//! The manager: asks GitLab for jobs, starts a task for each, hands the job over, and sees to the task's end.
+//!
+//! Each file is one part of the journey. Rules are pure (`plan`, `decide`, `verdict`); what runs them
+//! is one loop per runner for polling, one pass per minute for reaping, and one straight line per job.
+
+mod finish;
+mod hand_over;
+mod job_log;
+mod journey;
+mod launch;
+mod poll;
+mod reap;
+mod runner;
+mod slots;
+mod stop;
+mod supervise;
+mod watch;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws::fargate::Regions;
+use gitlab::{JobAccess, Verified};
+use job::ids::SystemId;
+use ssh::client::AgentBinaries;
+
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use runner::{Runner, RunnerState};
+use slots::{Slot, Slots};
+pub use stop::Stop;
+
+/// How often ECS is asked for tasks that nobody here knows.
+const REAP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A running manager. Dropping it does not stop it; see [`Manager::terminate`].
+pub struct Manager {
+    shared: Arc<Shared>,
+}
+
+/// What all loops and jobs of a manager share.
+pub struct Shared {
+    config: Mutex<Arc<Config>>,
+    runners: Mutex<Vec<Arc<Runner>>>,
+    slots: Arc<Slots>,
+    regions: Regions,
+    stop: tokio::sync::watch::Sender<Stop>,
+    system_id: SystemId,
+    agents: AgentBinaries,
+    /// One per job, and the few short tasks that must end before the process may.
+    jobs: TaskTracker,
+    polls: TaskTracker,
+}
+
+impl Shared {
+    fn concurrent(&self) -> usize {
+        lock(&self.config).concurrent
+    }
+
+    fn check_interval(&self) -> Duration {
+        lock(&self.config).check_interval
+    }
+
+    fn runner_count(&self) -> usize {
+        lock(&self.runners).len()
+    }
+
+    fn take_slot(&self, runner: &Runner) -> Option<Slot> {
+        self.slots.take(self.concurrent(), &runner.state.slots, runner.settings.limit)
+    }
+
+    fn start_job(&self, job: impl Future<Output = ()> + Send + 'static) {
+        self.jobs.spawn(job);
+    }
+}
+
+impl Manager {
+    /// Starts to ask for jobs. Fails only on settings that cannot work; an unreachable GitLab or AWS is waited out.
+    pub async fn start(config: Config, system_id: SystemId, agents: AgentBinaries) -> anyhow::Result<Self> {
+        let regions = Regions::default();
+        let mut runners = Vec::new();
+        for settings in &config.runners {
+            runners.push(Arc::new(Runner::connect(settings.clone(), &regions, Arc::default()).await?));
+        }
+        let shared = Arc::new(Shared {
+            config: Mutex::new(Arc::new(config)),
+            runners: Mutex::new(runners.clone()),
+            slots: Arc::default(),
+            regions,
+            stop: tokio::sync::watch::Sender::new(Stop::No),
+            system_id,
+            agents,
+            jobs: TaskTracker::new(),
+            polls: TaskTracker::new(),
+        });
+        for runner in runners {
+            shared.polls.spawn(serve(shared.clone(), runner));
+        }
+        shared.polls.spawn(reap_regularly(shared.clone()));
+        Ok(Self { shared })
+    }
+
+    /// Takes new settings. Running jobs keep those that they started with.
+    pub async fn reload(&self, config: Config) -> anyhow::Result<()> {
+        let before = lock(&self.shared.runners).clone();
+        let mut runners = Vec::new();
+        for settings in &config.runners {
+            let known = before.iter().find(|runner| runner.has_identity_of(settings));
+            let state = known.map_or_else(Arc::<RunnerState>::default, |runner| runner.state.clone());
+            runners.push(Arc::new(Runner::connect(settings.clone(), &self.shared.regions, state).await?));
+        }
+        *lock(&self.shared.runners) = runners.clone();
+        *lock(&self.shared.config) = Arc::new(config);
+        for runner in before {
+            runner.retired.cancel();
+        }
+        for runner in runners {
+            self.shared.polls.spawn(serve(self.shared.clone(), runner));
+        }
+        Ok(())
+    }
+
+    /// SIGTERM and SIGINT: leave, and on the second call cancel.
+    pub fn terminate(&self) {
+        let by = Instant::now() + lock(&self.shared.config).shutdown_timeout;
+        self.shared.stop.send_modify(|stop| *stop = stop.on_terminate(by));
+    }
+
+    /// SIGQUIT: drain.
+    pub fn quit(&self) {
+        self.shared.stop.send_modify(|stop| *stop = stop.on_quit());
+    }
+
+    pub fn stopping(&self) -> Stop {
+        *self.shared.stop.borrow()
+    }
+
+    /// Jobs that this manager has in hand, in any phase.
+    pub fn jobs(&self) -> usize {
+        lock(&self.shared.runners).iter().map(|runner| runner.state.held().len()).sum()
+    }
+
+    /// Resolves when nothing is left to do after [`Manager::terminate`] or [`Manager::quit`].
+    pub async fn ended(&self) {
+        self.shared.polls.close();
+        self.shared.polls.wait().await;
+        self.shared.jobs.close();
+        self.shared.jobs.wait().await;
+    }
+}
+
+/// A runner's life: say hello until GitLab answers, then ask for jobs.
+async fn serve(shared: Arc<Shared>, runner: Arc<Runner>) {
+    let mut stop = shared.stop.subscribe();
+    tokio::select! {
+        () = verify(&shared, &runner) => {}
+        _ = stop.wait_for(|stop| !stop.asks_for_jobs()) => return,
+        () = runner.retired.cancelled() => return,
+    }
+    poll::run(shared, runner).await;
+}
+
+/// The first request of a manager tells GitLab what it can do; without it GitLab believes for up to an
+/// hour that it can do nothing, and a cancelled job loses its after_script (protocol 1.3).
+async fn verify(shared: &Shared, runner: &Runner) {
+    let name = &runner.settings.name;
+    loop {
+        match runner.client.verify(&runner.settings.token, &shared.system_id).await {
+            Verified::Valid(_) => {
+                let cluster = &runner.settings.fargate.cluster;
+                info!(runner = %name, url = %runner.settings.url, %cluster, "ready for jobs");
+                return;
+            }
+            // The poll loop asks on, and rests as the protocol has it: the token may be made valid again.
+            Verified::Invalid => {
+                error!(runner = %name, url = %runner.settings.url, "GitLab refuses the runner's token; register the runner again");
+                return;
+            }
+            Verified::Unknown(reason) => {
+                warn!(runner = %name, url = %runner.settings.url, %reason, "GitLab does not answer; trying again");
+                tokio::time::sleep(shared.check_interval()).await;
+            }
+        }
+    }
+}
+
+async fn reap_regularly(shared: Arc<Shared>) {
+    let mut stop = shared.stop.subscribe();
+    loop {
+        tokio::select! {
+            () = reap_once(&shared) => {}
+            _ = stop.wait_for(|stop| !stop.asks_for_jobs()) => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REAP_INTERVAL) => {}
+            _ = stop.wait_for(|stop| !stop.asks_for_jobs()) => return,
+        }
+    }
+}
+
+/// One pass over all runners: look, decide, do.
+async fn reap_once(shared: &Arc<Shared>) {
+    let runners = lock(&shared.runners).clone();
+    for runner in runners {
+        let seen = reap::observe(&runner).await;
+        for action in reap::plan(&seen, &runner.state.held(), &shared.system_id) {
+            match action {
+                reap::Action::Stop { arn, why } => {
+                    let runner = runner.clone();
+                    shared.start_job(async move { finish::stop_task(&runner, &arn, why).await });
+                }
+                reap::Action::Adopt { task, job, token, remaining, ours } => {
+                    info!(runner = %runner.settings.name, %job, task = %task.arn.id(), "found a running job of an earlier manager");
+                    let held = runner.state.hold(job);
+                    // A job of another manager that is alive counts there.
+                    let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
+                    let supervised = journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, ours);
+                    let supervising = shared.clone();
+                    shared.start_job(async move {
+                        supervised.until_ended(&supervising).await;
+                        drop((held, slot));
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The data stays whole when a task panicked while it held the lock: nothing under one of these locks is done half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

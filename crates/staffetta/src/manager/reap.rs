@@ -1,0 +1,207 @@
+//! Reap: what a crash left behind is found in ECS and ended, or taken up again, on the next pass.
+//!
+//! `startedBy` lists a runner's tasks. A task of a job that this manager holds is left alone; any
+//! other is asked over SSH what it does, since any manager of the runner can derive its key.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use aws::fargate::Task;
+use job::hand_over::AgentStatus;
+use job::ids::{JobId, SystemId, TaskArn};
+use job::secret::SecretString;
+use job::task;
+use ssh::client::Connection;
+use ssh::keys::Nonce;
+use tracing::{info, warn};
+
+use super::runner::Runner;
+
+/// An idle task of another manager may still be waiting for its hand-over this long after it was created.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// What is known of one task that ECS lists for the runner.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub task: Task,
+    pub job: Option<JobId>,
+    /// The manager that started it, by its own word in the task's environment.
+    pub manager: Option<SystemId>,
+    pub age: Duration,
+    /// The job's time-out and every grace are over.
+    pub overdue: bool,
+    pub ending: bool,
+    /// What its agent said; `None` where it could not be asked.
+    pub status: Option<AgentStatus>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    Stop { arn: TaskArn, why: &'static str },
+    /// Supervise a job that an earlier manager handed over.
+    Adopt { task: Box<Task>, job: JobId, token: SecretString, remaining: Duration, ours: bool },
+}
+
+/// Decides about every task that is not a job's of this manager. `held` are the jobs that it holds, in any phase.
+pub fn plan(seen: &[Seen], held: &BTreeSet<JobId>, own: &SystemId) -> Vec<Action> {
+    seen.iter().filter_map(|task| decide(task, held, own)).collect()
+}
+
+fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action> {
+    // Between RunTask and its answer a job is held while its task is not known yet: never judge by the ARN.
+    if task.ending || task.job.is_some_and(|job| held.contains(&job)) {
+        return None;
+    }
+    let stop = |why| Some(Action::Stop { arn: task.task.arn.clone(), why });
+    let ours = task.manager.as_ref() == Some(own);
+    if task.overdue {
+        return stop("its job is long over its time-out");
+    }
+    match &task.status {
+        // In a user's image job code may answer in the agent's place: it may speak for its own job only.
+        Some(AgentStatus::Running { job, .. }) if Some(*job) != task.job => None,
+        Some(AgentStatus::Running { job, token, remaining_seconds }) => Some(Action::Adopt {
+            task: Box::new(task.task.clone()),
+            job: *job,
+            token: token.clone(),
+            remaining: Duration::from_secs(*remaining_seconds),
+            ours,
+        }),
+        Some(AgentStatus::Finished { .. }) => stop("its job is finished"),
+        // Our own system id and a job that we do not hold: the manager that started it is gone, its payload with it.
+        Some(AgentStatus::Idle) if ours => stop("the manager that started it is gone"),
+        Some(AgentStatus::Idle) if task.age > LAUNCH_LIMIT => stop("nobody handed it a job"),
+        // One try that fails says nothing about the job: its own deadline decides.
+        Some(AgentStatus::Idle) | None => None,
+    }
+}
+
+/// One pass for one runner: list, ask, decide. The caller carries the actions out.
+pub async fn observe(runner: &Runner) -> Vec<Seen> {
+    let arns = match runner.fargate.list_tasks(&runner.started_by).await {
+        Ok(arns) => arns,
+        Err(error) => {
+            warn!(runner = %runner.settings.name, %error, "cannot list the runner's tasks; trying again later");
+            return Vec::new();
+        }
+    };
+    let tasks = match runner.fargate.describe(&arns).await {
+        Ok(tasks) => tasks,
+        Err(error) => {
+            warn!(runner = %runner.settings.name, %error, "cannot describe the runner's tasks; trying again later");
+            return Vec::new();
+        }
+    };
+    let now = SystemTime::now();
+    let mut seen = Vec::new();
+    for task in tasks {
+        let job = task.environment.get(task::JOB).and_then(|id| id.parse().ok()).map(JobId);
+        if job.is_some_and(|job| runner.state.held().contains(&job)) {
+            continue;
+        }
+        let ending = task.is_ending();
+        let status = if ending { None } else { ask(runner, &task).await };
+        seen.push(Seen {
+            job,
+            manager: task.environment.get(task::MANAGER).map(SystemId::new),
+            age: age(&task, now),
+            overdue: deadline(&task).is_some_and(|deadline| deadline < now),
+            ending,
+            status,
+            task,
+        });
+    }
+    if !seen.is_empty() {
+        info!(runner = %runner.settings.name, tasks = seen.len(), "found tasks that no job of this manager has");
+    }
+    seen
+}
+
+/// ECS's clock and ours may differ by seconds; the limits here are minutes.
+fn age(task: &Task, now: SystemTime) -> Duration {
+    task.timestamps.created.and_then(|created| now.duration_since(created).ok()).unwrap_or_default()
+}
+
+/// As its manager wrote it into the task's environment.
+fn deadline(task: &Task) -> Option<SystemTime> {
+    let seconds = task.environment.get(task::DEADLINE)?.parse().ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+async fn ask(runner: &Runner, task: &Task) -> Option<AgentStatus> {
+    let nonce = task.environment.get(task::NONCE)?.parse::<Nonce>().ok()?;
+    let target = runner.ssh_target(task.address?, &nonce, None);
+    let connection = Connection::open(&target, Duration::from_secs(10)).await.ok()?;
+    connection.status().await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(status: Option<AgentStatus>) -> Seen {
+        Seen {
+            task: Task::unseen(TaskArn::new("t/1")),
+            job: Some(JobId(1)),
+            manager: Some(SystemId::new("s_own")),
+            age: Duration::from_secs(5),
+            overdue: false,
+            ending: false,
+            status,
+        }
+    }
+
+    fn decided(task: Seen, held: &[u64]) -> Option<Action> {
+        plan(&[task], &held.iter().copied().map(JobId).collect(), &SystemId::new("s_own")).pop()
+    }
+
+    fn running() -> AgentStatus {
+        AgentStatus::Running { job: JobId(1), token: "t".to_owned().into(), remaining_seconds: 60 }
+    }
+
+    #[test]
+    fn a_task_of_a_held_job_is_left_alone_in_every_state() {
+        for status in [None, Some(AgentStatus::Idle), Some(running())] {
+            assert!(decided(seen(status), &[1]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_launch_of_this_managers_earlier_life_is_stopped_at_once() {
+        assert!(matches!(decided(seen(Some(AgentStatus::Idle)), &[]), Some(Action::Stop { .. })));
+    }
+
+    #[test]
+    fn a_running_job_of_an_earlier_life_is_adopted() {
+        assert!(matches!(decided(seen(Some(running())), &[]), Some(Action::Adopt { job: JobId(1), .. })));
+    }
+
+    #[test]
+    fn a_launch_of_another_manager_is_stopped_only_when_it_is_old() {
+        let mut task = seen(Some(AgentStatus::Idle));
+        task.manager = Some(SystemId::new("s_other"));
+        assert!(decided(task.clone(), &[]).is_none());
+        task.age = LAUNCH_LIMIT + Duration::from_secs(1);
+        assert!(matches!(decided(task, &[]), Some(Action::Stop { .. })));
+    }
+
+    #[test]
+    fn a_task_that_cannot_be_asked_is_stopped_only_after_its_own_deadline() {
+        let old = Seen { age: LAUNCH_LIMIT * 2, ..seen(None) };
+        assert!(decided(old.clone(), &[]).is_none(), "its job may run for hours");
+        assert!(matches!(decided(Seen { overdue: true, ..old }, &[]), Some(Action::Stop { .. })));
+    }
+
+    #[test]
+    fn a_task_may_not_speak_for_another_job() {
+        let liar = Seen { job: Some(JobId(2)), ..seen(Some(running())) };
+        assert!(decided(liar, &[]).is_none());
+    }
+
+    #[test]
+    fn a_finished_task_that_still_runs_is_stopped_and_an_ending_one_is_not() {
+        let finished = seen(Some(AgentStatus::Finished { job: JobId(1) }));
+        assert!(matches!(decided(finished.clone(), &[]), Some(Action::Stop { .. })));
+        assert!(decided(Seen { ending: true, ..finished }, &[]).is_none());
+    }
+}

@@ -1,0 +1,74 @@
+//! The manager as a process of its own, as users run it: for signals, and for deaths that a library cannot die.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::{PATIENCE, program};
+
+pub struct ManagerProcess {
+    child: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+    log: String,
+}
+
+impl ManagerProcess {
+    pub fn start(config: &Path) -> Self {
+        let mut child = Command::new(program("staffetta"))
+            .args(["run", "--config"])
+            .arg(config)
+            .env("AWS_ACCESS_KEY_ID", "made-up")
+            .env("AWS_SECRET_ACCESS_KEY", "made-up")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the manager starts");
+        let (send, lines) = mpsc::unbounded_channel();
+        let stderr = child.stderr.take().expect("a pipe");
+        tokio::spawn(async move {
+            let mut stderr = BufReader::new(stderr).lines();
+            while let Ok(Some(line)) = stderr.next_line().await {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, log: String::new() }
+    }
+
+    /// Waits until the manager's own log has a line with this text.
+    pub async fn until_log(&mut self, text: &str) {
+        let said = timeout(PATIENCE, async {
+            while let Some(line) = self.lines.recv().await {
+                self.log += &format!("{line}\n");
+                if line.contains(text) {
+                    return true;
+                }
+            }
+            false
+        });
+        assert_eq!(said.await, Ok(true), "the manager never said {text:?}:\n{}", self.log);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().expect("the manager lives");
+        kill(Pid::from_raw(pid.cast_signed()), signal).expect("a signal");
+    }
+
+    /// What it said until its end, and how it ended.
+    pub async fn ended(mut self) -> (ExitStatus, String) {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("the manager ends").expect("a status");
+        while let Some(line) = self.lines.recv().await {
+            self.log += &format!("{line}\n");
+        }
+        (status, self.log)
+    }
+}
