@@ -144,14 +144,26 @@ impl State {
         let needs: Vec<_> = (jobs.jobs.iter())
             .map(|job| job.needs.as_ref().map(|needs| needs.iter().filter_map(find).collect()))
             .collect();
+        let stages = jobs.stages;
+        let stage = |job: &ci::Job| stages.iter().position(|stage| *stage == job.stage).unwrap_or(0);
+        let stage_of = jobs.jobs.iter().map(stage).collect();
         let definitions: Vec<_> = jobs.jobs.into_iter().map(Arc::new).enumerate().collect();
         let latest: Vec<_> = definitions.into_iter().map(|(at, job)| self.add_job(id, at, job, now)).collect();
         for job in &latest {
             self.tell_state(*job);
         }
-        let stages = jobs.stages;
-        let pipeline =
-            Pipeline { id, commit, branch, stages, variables, latest, needs, created_at: now, finished: None };
+        let pipeline = Pipeline {
+            id,
+            commit,
+            branch,
+            stages,
+            variables,
+            latest,
+            needs,
+            stage_of,
+            created_at: now,
+            finished: None,
+        };
         self.pipelines.insert(id, pipeline);
         self.settle(id, now);
     }
@@ -336,14 +348,13 @@ impl State {
         });
     }
 
-    fn nodes(&self, pipeline: &Pipeline) -> Vec<Node> {
-        let node = |(id, needs): (&JobId, &Option<Vec<usize>>)| {
+    fn nodes<'p>(&self, pipeline: &'p Pipeline) -> Vec<Node<'p>> {
+        let node = |((id, needs), stage): ((&JobId, &'p Option<Vec<usize>>), &usize)| {
             let job = self.jobs.get(id)?;
-            let stage = pipeline.stages.iter().position(|stage| *stage == job.definition.stage)?;
             let (when, status, allow_failure) = (job.definition.when, job.status, job.allow_failure);
-            Some(Node { stage, needs: needs.clone(), when, status, allow_failure })
+            Some(Node { stage: *stage, needs: needs.as_deref(), when, status, allow_failure })
         };
-        pipeline.latest.iter().zip(&pipeline.needs).filter_map(node).collect()
+        pipeline.latest.iter().zip(&pipeline.needs).zip(&pipeline.stage_of).filter_map(node).collect()
     }
 
     pub(super) fn pipeline_status(&self, id: PipelineId) -> Option<Status> {
@@ -352,28 +363,28 @@ impl State {
 
     /// Lets a pipeline go on as far as it can without a runner or a person.
     fn settle(&mut self, id: PipelineId, now: SystemTime) {
-        while let Some(pipeline) = self.pipelines.get(&id) {
-            let due = progress::moves(&self.nodes(pipeline));
+        let status = loop {
+            let Some(pipeline) = self.pipelines.get(&id) else { return };
+            let nodes = self.nodes(pipeline);
+            let due = progress::moves(&nodes);
             if due.is_empty() {
-                break;
+                break progress::pipeline_status(&nodes);
             }
-            let latest = pipeline.latest.clone();
-            for (index, step) in due {
+            for (job, step) in due.into_iter().map(|(index, step)| (pipeline.latest[index], step)).collect::<Vec<_>>() {
                 match step {
-                    Move::Enqueue => self.enqueue(latest[index], now),
-                    Move::AwaitPerson => self.set_status(latest[index], Status::Manual),
-                    Move::Skip => self.set_status(latest[index], Status::Skipped),
+                    Move::Enqueue => self.enqueue(job, now),
+                    Move::AwaitPerson => self.set_status(job, Status::Manual),
+                    Move::Skip => self.set_status(job, Status::Skipped),
                 }
             }
-        }
-        let Some(status) = self.pipeline_status(id) else { return };
-        let Some(pipeline) = self.pipelines.get_mut(&id) else { return };
+        };
         let finished = (status.is_complete() || status == Status::Manual).then_some(status);
-        if pipeline.finished != finished {
-            pipeline.finished = finished;
-            if let Some(status) = finished {
-                self.tell(Event::PipelineFinished { pipeline: id, status });
-            }
+        let Some(pipeline) = self.pipelines.get_mut(&id).filter(|pipeline| pipeline.finished != finished) else {
+            return;
+        };
+        pipeline.finished = finished;
+        if let Some(status) = finished {
+            self.tell(Event::PipelineFinished { pipeline: id, status });
         }
     }
 }

@@ -99,6 +99,8 @@ pub(super) struct Pipeline {
     pub latest: Vec<JobId>,
     /// By definition: positions of the jobs that it needs.
     pub needs: Vec<Option<Vec<usize>>>,
+    /// By definition: position of its stage.
+    pub stage_of: Vec<usize>,
     pub created_at: SystemTime,
     /// What was told to the subscribers as its end.
     pub finished: Option<Status>,
