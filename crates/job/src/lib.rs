@@ -7,6 +7,7 @@ pub mod ids;
 pub mod outcome;
 pub mod payload;
 pub mod secret;
+pub mod settings;
 pub mod task;
 pub mod trace;
 pub mod variables;
@@ -14,7 +15,3 @@ pub mod variables;
 /// What this program calls itself towards GitLab, in logs and in user agents.
 pub const PRODUCT: &str = "staffetta";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The name of the container that runs the job, required by GitLab's Fargate driver; kept so that
-/// task definitions made for it work unchanged.
-pub const JOB_CONTAINER: &str = "ci-coordinator";

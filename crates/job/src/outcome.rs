@@ -7,9 +7,14 @@ use serde::{Deserialize, Serialize};
 pub enum Outcome {
     Succeeded,
     /// A stage that runs in the job's environment exited non-zero (protocol 7.2.6).
-    ScriptFailed { exit_code: i32 },
+    ScriptFailed {
+        exit_code: i32,
+    },
     /// The job could not be run, or its environment was lost.
-    SystemFailed { failure: SystemFailure, message: String },
+    SystemFailed {
+        failure: SystemFailure,
+        message: String,
+    },
     Decided(Decision),
 }
 

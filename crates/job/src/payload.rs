@@ -335,9 +335,25 @@ mod tests {
     #[test]
     fn every_field_may_be_null() {
         let keys = [
-            "token", "allow_git_fetch", "job_info", "git_info", "runner_info", "variables", "steps", "image",
-            "services", "artifacts", "cache", "dependencies", "features", "secrets", "hooks", "run", "credentials",
-            "inputs", "policy_options",
+            "token",
+            "allow_git_fetch",
+            "job_info",
+            "git_info",
+            "runner_info",
+            "variables",
+            "steps",
+            "image",
+            "services",
+            "artifacts",
+            "cache",
+            "dependencies",
+            "features",
+            "secrets",
+            "hooks",
+            "run",
+            "credentials",
+            "inputs",
+            "policy_options",
         ];
         let body = format!(r#"{{"id":7,{}}}"#, keys.map(|key| format!(r#""{key}":null"#)).join(","));
         let received = Received::parse(body.as_bytes()).expect("a payload of nulls");

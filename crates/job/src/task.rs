@@ -8,6 +8,8 @@ pub const NONCE: &str = "STAFFETTA_NONCE";
 pub const MANAGER: &str = "STAFFETTA_MANAGER";
 /// The id of the job that the task was started for. Not a secret.
 pub const JOB: &str = "STAFFETTA_JOB";
+/// Unix seconds after which no manager lets the task live: the job's time-out and every grace are over then.
+pub const DEADLINE: &str = "STAFFETTA_DEADLINE";
 /// The address that the agent's SSH server binds; an engine whose tasks share one network sets it.
 pub const LISTEN: &str = "STAFFETTA_LISTEN";
 /// The container of a task definition that runs the job; the name is the Fargate driver's. Others are sidecars.

@@ -1,1 +1,514 @@
-//! Variables.
+//! The variables of one job: where they come from, which wins, what they expand to (protocol section 8).
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::hand_over::RunnerSettings;
+use crate::payload::{Payload, Variable};
+use crate::secret::{ExposeSecret, SecretString};
+use crate::trace::TraceSettings;
+
+/// The feature flags of GitLab's runner that are on unless somebody turns them off (protocol 10.7).
+const FLAGS_ON: [&str; 12] = [
+    "FF_USE_DIRECT_DOWNLOAD",
+    "FF_USE_FASTZIP",
+    "FF_USE_POD_ACTIVE_DEADLINE_SECONDS",
+    "FF_SECRET_RESOLVING_FAILS_IF_MISSING",
+    "FF_USE_GIT_BUNDLE_URIS",
+    "FF_USE_DOCKER_AUTOSCALER_DIAL_STDIO",
+    "FF_TIMESTAMPS",
+    "FF_MASK_ALL_DEFAULT_TOKENS",
+    "FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY",
+    "FF_USE_ADAPTIVE_REQUEST_CONCURRENCY",
+    "FF_USE_GITALY_CORRELATION_ID",
+    "FF_ENABLE_JOB_INPUTS_INTERPOLATION",
+];
+
+/// The flags that are off unless somebody turns them on. Scripts may read any of them, so all are exported.
+const FLAGS_OFF: [&str; 38] = [
+    "FF_NETWORK_PER_BUILD",
+    "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY",
+    "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR",
+    "FF_ENABLE_BASH_EXIT_CODE_CHECK",
+    "FF_USE_WINDOWS_LEGACY_PROCESS_STRATEGY",
+    "FF_USE_LEGACY_BASH_EVAL",
+    "FF_USE_POWERSHELL_PATH_RESOLVER",
+    "FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL",
+    "FF_SCRIPT_SECTIONS",
+    "FF_ENABLE_JOB_CLEANUP",
+    "FF_KUBERNETES_HONOR_ENTRYPOINT",
+    "FF_POSIXLY_CORRECT_ESCAPES",
+    "FF_RESOLVE_FULL_TLS_CHAIN",
+    "FF_DISABLE_POWERSHELL_STDIN",
+    "FF_USE_ADVANCED_POD_SPEC_CONFIGURATION",
+    "FF_PRINT_POD_EVENTS",
+    "FF_USE_GIT_NATIVE_CLONE",
+    "FF_USE_DUMB_INIT_WITH_KUBERNETES_EXECUTOR",
+    "FF_USE_INIT_WITH_DOCKER_EXECUTOR",
+    "FF_LOG_IMAGES_CONFIGURED_FOR_JOB",
+    "FF_CLEAN_UP_FAILED_CACHE_EXTRACT",
+    "FF_USE_WINDOWS_JOB_OBJECT",
+    "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION",
+    "FF_USE_LEGACY_GCS_CACHE_ADAPTER",
+    "FF_DISABLE_UMASK_FOR_KUBERNETES_EXECUTOR",
+    "FF_USE_LEGACY_S3_CACHE_ADAPTER",
+    "FF_GIT_URLS_WITHOUT_TOKENS",
+    "FF_WAIT_FOR_POD_TO_BE_REACHABLE",
+    "FF_EXPORT_HIGH_CARDINALITY_METRICS",
+    "FF_USE_FLEETING_ACQUIRE_HEARTBEATS",
+    "FF_USE_GIT_PROACTIVE_AUTH",
+    "FF_HASH_CACHE_KEYS",
+    "FF_USE_JOB_ROUTER",
+    "FF_SCRIPT_TO_STEP_MIGRATION",
+    "FF_USE_PARALLEL_CACHE_TRANSFER",
+    "FF_USE_PARALLEL_ARTIFACT_TRANSFER",
+    "FF_CONCRETE",
+    "FF_USE_NATIVE_CONTAINER_STOP",
+];
+
+/// All variables of a job, expanded. Their order is their precedence: the last of a name wins.
+#[derive(Clone)]
+pub struct Variables {
+    list: Vec<Variable>,
+    flags: BTreeMap<&'static str, bool>,
+    project_dir: String,
+    /// What the job's author should know about values that were not understood.
+    pub warnings: Vec<String>,
+    /// A setting of the job that a runner must refuse: the job fails as wrongly configured.
+    pub refused: Option<String>,
+}
+
+impl Variables {
+    /// Puts a job's list together. `tls_ca` is the PEM that GitLab's certificate is checked against, if
+    /// the runner was given one.
+    pub fn resolve(payload: &Payload, runner: &RunnerSettings, tls_ca: Option<&str>) -> Self {
+        let default = default_project_dir(payload, runner);
+        let mut variables = Self::resolve_in(default, payload, runner, tls_ca);
+        match variables.get("GIT_CLONE_PATH").filter(|path| !path.is_empty()) {
+            None => variables,
+            Some(path) if is_inside(&path, &runner.builds_dir) => {
+                Self::resolve_in(path.trim_end_matches('/').to_owned(), payload, runner, tls_ca)
+            }
+            Some(path) => {
+                variables.refused = Some(format!(
+                    "GIT_CLONE_PATH is {path:?}, which is outside of the builds directory {:?}",
+                    runner.builds_dir
+                ));
+                variables
+            }
+        }
+    }
+
+    fn resolve_in(project_dir: String, payload: &Payload, runner: &RunnerSettings, tls_ca: Option<&str>) -> Self {
+        let (flags, warnings) = resolve_flags(payload, runner);
+        let mut list = Vec::new();
+        let mut set = |key: &str, value: &str| list.push(internal(key, value));
+
+        for (name, on) in &flags {
+            set(name, if *on { "true" } else { "false" });
+        }
+        if let Some(image) = payload.image.as_ref().filter(|image| !image.name.is_empty()) {
+            set("CI_JOB_IMAGE", &image.name);
+        }
+        set("CI_RUNNER_SHORT_TOKEN", runner.short_token.as_str());
+        for entry in &runner.environment {
+            if let Some((key, value)) = entry.split_once('=') {
+                set(key, value);
+            }
+        }
+        set("CI_BUILDS_DIR", &runner.builds_dir);
+        set("CI_PROJECT_DIR", &project_dir);
+        set("CI_CONCURRENT_ID", &runner.concurrent_id.to_string());
+        set("CI_CONCURRENT_PROJECT_ID", &runner.concurrent_project_id.to_string());
+        set("CI_SERVER", "yes");
+        set("CI_JOB_STATUS", "running");
+        set("CI_JOB_TIMEOUT", &payload.timeout_seconds().to_string());
+        if let Some(pem) = tls_ca {
+            list.push(Variable { file: true, raw: true, ..internal("CI_SERVER_TLS_CA_FILE", pem) });
+        }
+        list.extend(payload.variables.iter().filter(|variable| !flags.contains_key(variable.key.as_str())).cloned());
+        let mut set = |key: &str, value: &str| list.push(internal(key, value));
+        set("CI_DISPOSABLE_ENVIRONMENT", "true");
+        set("CI_RUNNER_VERSION", crate::VERSION);
+        set("CI_RUNNER_REVISION", "HEAD");
+        set("CI_RUNNER_EXECUTABLE_ARCH", &platform());
+        set("RUNNER_TEMP_PROJECT_DIR", &temporary_dir(&project_dir));
+
+        Self { list: expand_all(&list, &temporary_dir(&project_dir)), flags, project_dir, warnings, refused: None }
+    }
+
+    /// Where the repository is checked out.
+    pub fn project_dir(&self) -> &str {
+        &self.project_dir
+    }
+
+    /// Beside the checkout: file variables, scripts and git's settings; never part of an artifact.
+    pub fn temporary_dir(&self) -> String {
+        temporary_dir(&self.project_dir)
+    }
+
+    /// The value as a script sees it: for a file variable its path.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.list.iter().rfind(|variable| variable.key == key).map(|variable| self.seen(variable))
+    }
+
+    fn seen(&self, variable: &Variable) -> String {
+        if variable.file { file_path(&self.temporary_dir(), &variable.key) } else { variable.value.clone() }
+    }
+
+    /// Whether a feature flag of GitLab's runner is on; a name that is no flag is off.
+    pub fn flag(&self, name: &str) -> bool {
+        self.flags.get(name).copied().unwrap_or(false)
+    }
+
+    /// The flags that differ from their defaults, for the head of the log (protocol 4.10).
+    pub fn unusual_flags(&self) -> Vec<(&'static str, bool)> {
+        self.flags.iter().filter(|(name, on)| FLAGS_ON.contains(name) != **on).map(|(name, on)| (*name, *on)).collect()
+    }
+
+    /// What a stage exports, once per name; `status` is the `CI_JOB_STATUS` of that stage.
+    pub fn exports(&self, status: &str) -> BTreeMap<String, String> {
+        let mut exports: BTreeMap<String, String> =
+            self.list.iter().map(|variable| (variable.key.clone(), self.seen(variable))).collect();
+        exports.insert("CI_JOB_STATUS".into(), status.into());
+        exports
+    }
+
+    /// The files that must exist before a stage runs: path and content.
+    pub fn files(&self) -> BTreeMap<String, SecretString> {
+        let mut files = BTreeMap::new();
+        for variable in &self.list {
+            let path = file_path(&self.temporary_dir(), &variable.key);
+            // A later variable of the same name that is no file takes the file's place.
+            match variable.file {
+                true => files.insert(path, SecretString::from(variable.value.clone())),
+                false => files.remove(&path),
+            };
+        }
+        files
+    }
+
+    /// What must not stand in the trace: every masked value, also of a variable that a later one hides,
+    /// and the job's own token.
+    fn masked(&self, payload: &Payload) -> Vec<SecretString> {
+        let masked = self.list.iter().filter(|variable| variable.masked).map(|variable| variable.value.as_str());
+        let mut seen = HashSet::new();
+        masked
+            .chain([payload.token.expose_secret()])
+            .map(str::trim)
+            .filter(|value| !value.is_empty() && seen.insert(value.to_owned()))
+            .map(SecretString::from)
+            .collect()
+    }
+
+    /// How the job's trace is written; manager and agent must agree, since one continues the other's.
+    pub fn trace_settings(&self, payload: &Payload, runner: &RunnerSettings) -> TraceSettings {
+        TraceSettings {
+            timestamps: self.flag("FF_TIMESTAMPS"),
+            output_limit: runner.output_limit,
+            masked: self.masked(payload),
+            token_prefixes: payload.features.token_mask_prefixes.clone(),
+            mask_default_tokens: self.flag("FF_MASK_ALL_DEFAULT_TOKENS"),
+        }
+    }
+
+    /// One pass over a text that is not itself a variable, such as the script of a `release` step.
+    pub fn expand(&self, text: &str) -> String {
+        expand(text, |name| self.get(name).unwrap_or_default())
+    }
+}
+
+fn internal(key: &str, value: &str) -> Variable {
+    Variable { key: key.into(), value: value.into(), public: true, ..Variable::default() }
+}
+
+/// Job and runner may both set a flag; the runner's word is the last (protocol 8.2).
+fn resolve_flags(payload: &Payload, runner: &RunnerSettings) -> (BTreeMap<&'static str, bool>, Vec<String>) {
+    let mut warnings = Vec::new();
+    let defaults = FLAGS_ON.map(|name| (name, true)).into_iter().chain(FLAGS_OFF.map(|name| (name, false)));
+    let flags = defaults.map(|(name, default)| {
+        let of_job = payload.variable(name).filter(|text| !text.is_empty()).and_then(|text| {
+            let parsed = parse_bool(text);
+            if parsed.is_none() {
+                warnings
+                    .push(format!("the feature flag {name} is neither true nor false: {text:?}; {default} is used"));
+            }
+            parsed
+        });
+        (name, runner.feature_flags.get(name).copied().or(of_job).unwrap_or(default))
+    });
+    let flags = flags.collect();
+    (flags, warnings)
+}
+
+/// `<builds_dir>/<group/project>`: a task runs one job, so no two jobs share the path (protocol 7.8).
+fn default_project_dir(payload: &Payload, runner: &RunnerSettings) -> String {
+    let url = payload.git_info.repo_url.expose_secret();
+    let after_host = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    let path = after_host.split(['?', '#']).next().unwrap_or("").trim_matches('/').trim_end_matches(".git");
+    let usable = !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    let path = if usable { path.to_owned() } else { format!("project-{}", payload.job_info.project_id) };
+    let suffix = if payload.variable("GIT_STRATEGY") == Some("empty") { "-empty" } else { "" };
+    format!("{}/{path}{suffix}", runner.builds_dir.trim_end_matches('/'))
+}
+
+fn temporary_dir(project_dir: &str) -> String {
+    format!("{project_dir}.tmp")
+}
+
+fn file_path(temporary_dir: &str, key: &str) -> String {
+    // A name with a slash would leave the directory.
+    format!("{temporary_dir}/{}", key.replace('/', "_"))
+}
+
+fn is_inside(path: &str, root: &str) -> bool {
+    let root = format!("{}/", root.trim_end_matches('/'));
+    path.starts_with(&root) && path.len() > root.len() && !path.split('/').any(|part| part == "..")
+}
+
+/// `linux/amd64`, in Go's words, as GitLab's runner says it.
+pub fn platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("{}/{architecture}", std::env::consts::OS)
+}
+
+/// One pass: a reference becomes the other variable's *unexpanded* value (protocol 8.3).
+fn expand_all(list: &[Variable], temporary_dir: &str) -> Vec<Variable> {
+    // The last of a name wins, so it may simply overwrite the earlier ones.
+    let by_name: BTreeMap<&str, &Variable> = list.iter().map(|variable| (variable.key.as_str(), variable)).collect();
+    let lookup = |name: &str| match by_name.get(name) {
+        Some(variable) if variable.file => file_path(temporary_dir, name),
+        Some(variable) => variable.value.clone(),
+        None => String::new(),
+    };
+    list.iter()
+        .map(|variable| match variable.raw {
+            true => variable.clone(),
+            false => Variable { value: expand(&variable.value, lookup), ..variable.clone() },
+        })
+        .collect()
+}
+
+/// `$NAME` and `${NAME}`; `$$` is a dollar, the shell's special names are empty, a `$` before anything
+/// else stays. There is no `${NAME:-default}`: such a name is simply not defined.
+fn expand(text: &str, lookup: impl Fn(&str) -> String) -> String {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        expanded.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+        rest = if let Some(braced) = after.strip_prefix('{') {
+            match braced.split_once('}') {
+                Some((name, rest)) => {
+                    expanded.push_str(&value_of(name, &lookup));
+                    rest
+                }
+                // Never closed: the opening is dropped, as in GitLab's runner.
+                None => braced,
+            }
+        } else if let Some(special) = after.chars().next().filter(|c| is_special(*c)) {
+            expanded.push_str(&value_of(&after[..special.len_utf8()], &lookup));
+            &after[special.len_utf8()..]
+        } else if plain > 0 {
+            expanded.push_str(&value_of(&after[..plain], &lookup));
+            &after[plain..]
+        } else {
+            expanded.push('$');
+            after
+        };
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+fn is_special(c: char) -> bool {
+    matches!(c, '*' | '#' | '$' | '@' | '!' | '?' | '-' | '0'..='9')
+}
+
+fn value_of(name: &str, lookup: impl Fn(&str) -> String) -> String {
+    match name {
+        "$" => "$".into(),
+        _ => lookup(name),
+    }
+}
+
+/// As GitLab's runner reads a boolean: Go's words in any case; empty is no answer.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "t" | "true" => Some(true),
+        "0" | "f" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::ids::{ShortToken, SystemId};
+    use crate::payload::Received;
+
+    pub(crate) fn runner() -> RunnerSettings {
+        RunnerSettings {
+            name: "dev".into(),
+            short_token: ShortToken::new("abcdefghi"),
+            system_id: SystemId::new("s_0123456789ab"),
+            builds_dir: "/builds".into(),
+            cache_dir: "/cache".into(),
+            environment: Vec::new(),
+            feature_flags: BTreeMap::new(),
+            output_limit: 4 << 20,
+            shell: String::new(),
+            pre_get_sources_script: String::new(),
+            post_get_sources_script: String::new(),
+            pre_build_script: String::new(),
+            post_build_script: String::new(),
+            clone_url: String::new(),
+            debug_trace_disabled: false,
+            final_update_retries: 10,
+            concurrent_id: 3,
+            concurrent_project_id: 1,
+        }
+    }
+
+    fn payload(variables: &str) -> Payload {
+        let body = format!(
+            r#"{{"id":1,"token":"job-token","job_info":{{"project_id":12}},
+                "git_info":{{"repo_url":"https://gitlab-ci-token:x@gitlab.example.com/grp/sub/app.git"}},
+                "variables":{variables}}}"#
+        );
+        Received::parse(body.as_bytes()).expect("a payload").payload
+    }
+
+    fn resolve(variables: &str) -> Variables {
+        Variables::resolve(&payload(variables), &runner(), None)
+    }
+
+    #[test]
+    fn the_project_is_checked_out_under_its_own_path() {
+        let variables = resolve("[]");
+        assert_eq!(variables.project_dir(), "/builds/grp/sub/app");
+        assert_eq!(variables.get("CI_PROJECT_DIR").as_deref(), Some("/builds/grp/sub/app"));
+        assert_eq!(variables.get("RUNNER_TEMP_PROJECT_DIR").as_deref(), Some("/builds/grp/sub/app.tmp"));
+        assert_eq!(variables.get("CI_CONCURRENT_ID").as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn a_repository_without_a_usable_path_falls_back_to_the_project_id() {
+        for url in ["", "nonsense", "https://host/", "https://host/../../etc.git"] {
+            let mut payload = payload("[]");
+            payload.git_info.repo_url = url.into();
+            let variables = Variables::resolve(&payload, &runner(), None);
+            assert_eq!(variables.project_dir(), "/builds/project-12", "{url}");
+        }
+    }
+
+    #[test]
+    fn the_clone_path_must_lie_inside_the_builds_directory() {
+        let chosen = resolve(r#"[{"key":"GIT_CLONE_PATH","value":"$CI_BUILDS_DIR/go/$CI_CONCURRENT_ID"}]"#);
+        assert_eq!(chosen.project_dir(), "/builds/go/3");
+        assert_eq!(chosen.get("CI_PROJECT_DIR").as_deref(), Some("/builds/go/3"));
+        for outside in ["/etc", "/builds", "/builds/../etc", "/buildsx/a"] {
+            let variables = format!(r#"[{{"key":"GIT_CLONE_PATH","value":"{outside}"}}]"#);
+            let refused = Variables::resolve(&payload(&variables), &runner(), None).refused.expect(outside);
+            assert!(refused.contains(outside), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_job_beats_the_runners_environment_and_the_runner_beats_the_job_on_flags() {
+        let mut runner = runner();
+        runner.environment = vec!["A=runner".into(), "B=runner".into()];
+        runner.feature_flags = BTreeMap::from([("FF_TIMESTAMPS".into(), false)]);
+        let variables = payload(
+            r#"[{"key":"A","value":"job"},{"key":"FF_TIMESTAMPS","value":"true"},{"key":"FF_SCRIPT_SECTIONS","value":"1"},
+               {"key":"FF_HASH_CACHE_KEYS","value":"perhaps"},{"key":"CI_RUNNER_VERSION","value":"9"}]"#,
+        );
+        let variables = Variables::resolve(&variables, &runner, None);
+        assert_eq!(variables.get("A").as_deref(), Some("job"));
+        assert_eq!(variables.get("B").as_deref(), Some("runner"));
+        assert!(!variables.flag("FF_TIMESTAMPS"));
+        assert!(variables.flag("FF_SCRIPT_SECTIONS"));
+        assert_eq!(variables.get("FF_TIMESTAMPS").as_deref(), Some("false"));
+        assert_eq!(variables.get("FF_USE_DIRECT_DOWNLOAD").as_deref(), Some("true"));
+        assert_eq!(variables.get("CI_RUNNER_VERSION").as_deref(), Some(crate::VERSION));
+        assert_eq!(variables.unusual_flags(), [("FF_SCRIPT_SECTIONS", true), ("FF_TIMESTAMPS", false)]);
+        assert_eq!(variables.warnings.len(), 1, "{:?}", variables.warnings);
+        assert!(variables.warnings[0].contains("FF_HASH_CACHE_KEYS"));
+    }
+
+    #[test]
+    fn expansion_is_one_pass_over_unexpanded_values() {
+        let variables = resolve(
+            r#"[{"key":"A","value":"a"},{"key":"B","value":"<$A>"},{"key":"C","value":"$B"},{"key":"R","value":"$A","raw":true},
+               {"key":"FROM_RAW","value":"${R}!"},{"key":"F","value":"content $A","file":true},{"key":"PATH_OF_F","value":"$F"}]"#,
+        );
+        assert_eq!(variables.get("B").as_deref(), Some("<a>"));
+        assert_eq!(variables.get("C").as_deref(), Some("<$A>"));
+        assert_eq!(variables.get("R").as_deref(), Some("$A"));
+        assert_eq!(variables.get("FROM_RAW").as_deref(), Some("$A!"));
+        assert_eq!(variables.get("PATH_OF_F").as_deref(), Some("/builds/grp/sub/app.tmp/F"));
+        let files = variables.files();
+        assert_eq!(files["/builds/grp/sub/app.tmp/F"].expose_secret(), "content a");
+    }
+
+    #[test]
+    fn expansion_reads_dollars_as_gitlabs_runner_does() {
+        let lookup = |name: &str| if name == "A" { "a".to_owned() } else { String::new() };
+        for (text, expanded) in [
+            ("$A", "a"),
+            ("${A}b", "ab"),
+            ("$Ab", ""),
+            ("$A-$A", "a-a"),
+            ("$$A", "$A"),
+            ("100%$", "100%$"),
+            ("$ A", "$ A"),
+            ("$1$#$?x", "x"),
+            ("${A:-default}", ""),
+            ("${A", "A"),
+            ("${}", ""),
+            ("é$Aé", "éaé"),
+            ("$é", "$é"),
+        ] {
+            assert_eq!(expand(text, lookup), expanded, "{text}");
+        }
+    }
+
+    #[test]
+    fn masked_values_are_those_after_expansion_and_the_jobs_token() {
+        let list = payload(
+            r#"[{"key":"S","value":" hunter2 \n","masked":true},{"key":"S","value":"over$P","masked":true},{"key":"P","value":"pass"},
+               {"key":"E","value":"","masked":true},{"key":"CI_JOB_TOKEN","value":"job-token","masked":true}]"#,
+        );
+        let settings = Variables::resolve(&list, &runner(), None).trace_settings(&list, &runner());
+        let masked: Vec<_> = settings.masked.iter().map(|value| value.expose_secret()).collect();
+        assert_eq!(masked, ["hunter2", "overpass", "job-token"]);
+    }
+
+    #[test]
+    fn a_variable_that_hides_a_file_variable_leaves_no_file() {
+        let variables = resolve(
+            r#"[{"key":"F","value":"x","file":true},{"key":"F","value":"y"},{"key":"../G","value":"z","file":true}]"#,
+        );
+        let files: Vec<_> = variables.files().into_keys().collect();
+        assert_eq!(files, ["/builds/grp/sub/app.tmp/.._G"]);
+        assert_eq!(variables.exports("running")["F"], "y");
+    }
+
+    #[test]
+    fn the_authority_of_the_runner_reaches_the_job_as_a_file() {
+        let variables = Variables::resolve(&payload("[]"), &runner(), Some("PEM $A"));
+        let path = variables.get("CI_SERVER_TLS_CA_FILE").expect("the variable");
+        assert_eq!(variables.files()[&path].expose_secret(), "PEM $A");
+    }
+
+    #[test]
+    fn the_status_of_a_stage_overrides_the_general_one() {
+        let exports = resolve("[]").exports("failed");
+        assert_eq!(exports["CI_JOB_STATUS"], "failed");
+        assert_eq!(exports["CI_DISPOSABLE_ENVIRONMENT"], "true");
+    }
+}

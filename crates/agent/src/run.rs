@@ -1,0 +1,263 @@
+//! One job, from its hand-over to its final state (protocol 7.1).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gitlab::{Client, ClientConfig, ClientError, Info, JobAccess, JobTrace, ReportError, Reported};
+use job::hand_over::{GitLabAccess, HandOver, RunnerSettings};
+use job::outcome::{Decision, Outcome, SystemFailure};
+use job::payload::{Payload, Received, Unusable};
+use job::settings::Settings;
+use job::trace::line;
+use job::variables::Variables;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::process::Orphans;
+use crate::shell::{self, Echo};
+use crate::stages::{self, Failure};
+use crate::stop::{Stop, Stops};
+use crate::workspace::Workspace;
+
+/// ECS kills a task 30 seconds after it told it to stop; the last word must be out by then.
+const LAST_WORD: Duration = Duration::from_secs(25);
+
+/// A job that could not even be begun here: GitLab does not know how it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Payload(#[from] Unusable),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error("the task ended before GitLab knew how the job did")]
+    OutOfTime,
+    /// A mistake of ours.
+    #[error("the agent broke down: {0}")]
+    Broken(String),
+}
+
+/// Everything that the stages of one job share.
+pub struct Run {
+    pub payload: Payload,
+    pub runner: RunnerSettings,
+    pub gitlab: GitLabAccess,
+    pub variables: Variables,
+    pub settings: Settings,
+    pub workspace: Workspace,
+    /// `None`: this image has none.
+    pub shell: Option<PathBuf>,
+    pub client: Client,
+    pub trace: JobTrace,
+    pub stops: Stops,
+    pub orphans: Orphans,
+    warnings: Vec<String>,
+}
+
+/// Runs the job to its end and reports it. Returns when GitLab knows the outcome, or cannot be told.
+pub async fn run(
+    hand_over: HandOver,
+    terminated: watch::Receiver<bool>,
+    orphans: Orphans,
+) -> Result<Reported, RunError> {
+    let run = Run::new(hand_over, terminated.clone(), orphans)?;
+    let outcome = run.journey().await;
+    run.report(&outcome, terminated).await
+}
+
+impl Run {
+    fn new(hand_over: HandOver, terminated: watch::Receiver<bool>, orphans: Orphans) -> Result<Self, RunError> {
+        let HandOver { payload, gitlab, runner, trace, elapsed_seconds, .. } = hand_over;
+        let payload = Received::parse(payload.get().as_bytes())?.payload;
+        let variables = Variables::resolve(&payload, &runner, gitlab.tls_ca.as_deref());
+        let (settings, warnings) = Settings::read(&variables, &payload, runner.debug_trace_disabled);
+        let shell = shell::detect(&runner.shell);
+
+        let shell_name =
+            shell.as_ref().and_then(|path| path.file_name()).map_or("sh".into(), |name| name.to_string_lossy());
+        let config = ClientConfig {
+            tls_ca_pem: gitlab.tls_ca.clone(),
+            ..ClientConfig::new(&gitlab.url, Info::new("fargate", shell_name))
+        };
+        let client = Client::new(config)?;
+        let access = JobAccess { id: payload.id, token: payload.token.clone() };
+        let trace_settings = variables.trace_settings(&payload, &runner);
+        let trace = JobTrace::start(client.clone(), access, &trace_settings, trace, settings.debug_trace);
+
+        let deadline = Instant::now() + remaining(&payload, elapsed_seconds);
+        let stops = Stops { gitlab: trace.signal(), terminated, deadline };
+        let workspace = Workspace::new(&variables, &runner.builds_dir, std::env::vars_os());
+        Ok(Self {
+            payload,
+            runner,
+            gitlab,
+            variables,
+            settings,
+            workspace,
+            shell,
+            client,
+            trace,
+            stops,
+            orphans,
+            warnings,
+        })
+    }
+
+    /// How the commands of scripts are shown.
+    pub fn echo(&self) -> Echo {
+        Echo {
+            sections: self.variables.flag("FF_SCRIPT_SECTIONS") && self.payload.features.trace_sections,
+            check_exit_codes: self.variables.flag("FF_ENABLE_BASH_EXIT_CODE_CHECK"),
+        }
+    }
+
+    async fn journey(&self) -> Outcome {
+        if let Some(message) = self.refusal() {
+            return Outcome::SystemFailed { failure: SystemFailure::Configuration, message };
+        }
+        for warning in &self.warnings {
+            self.trace.line(&line::warning(warning));
+        }
+        match self.stages().await {
+            Ok(()) => Outcome::Succeeded,
+            Err(failure) => self.outcome_of(failure),
+        }
+    }
+
+    /// What would silently run without a part of itself is not run.
+    fn refusal(&self) -> Option<String> {
+        let payload = &self.payload;
+        if !payload.secrets.is_empty() {
+            let names: Vec<_> = payload.secrets.keys().map(String::as_str).collect();
+            return Some(format!("this runner does not resolve secrets, and the job wants {}", names.join(", ")));
+        }
+        if payload.run.as_ref().is_some_and(|run| !run.is_null() && run.as_str() != Some("")) {
+            return Some("this runner does not run GitLab Functions (the keyword run); use script".into());
+        }
+        self.variables.refused.clone()
+    }
+
+    /// Walks the stages in GitLab's order; a failure before the script skips the scripts only.
+    async fn stages(&self) -> Result<(), Failure> {
+        stages::prepare::run(self).await?;
+        let mut result = self.before_the_script().await;
+        match &result {
+            Ok(()) => result = self.scripts().await,
+            // Before the script a cancel ends the job outright (protocol 4.8).
+            Err(Failure::Stopped(_)) => return result,
+            Err(_) => {}
+        }
+        if result.as_ref().is_err_and(Failure::ends_the_job) {
+            return result;
+        }
+        match stages::upload_artifacts::run(self, result.is_ok()).await {
+            Err(failure) if failure.ends_the_job() => return Err(failure),
+            // A lost artifact fails a job that was fine; it does not hide why one was not.
+            uploaded => result = result.and(uploaded),
+        }
+        stages::cleanup::run(self).await;
+        result
+    }
+
+    async fn before_the_script(&self) -> Result<(), Failure> {
+        stages::get_sources::run(self).await?;
+        stages::download_artifacts::run(self).await
+    }
+
+    async fn scripts(&self) -> Result<(), Failure> {
+        let result = stages::step_script::run(self).await;
+        let status = match &result {
+            Ok(()) => "success",
+            Err(failure) if failure.ends_the_job() => return result,
+            Err(Failure::Stopped(Stop::StageTimedOut)) => {
+                let hint = "https://docs.gitlab.com/ci/runners/configure_runners/#set-script-and-after-script-timeouts";
+                self.trace.line(&line::warning(&format!("the script was ended by RUNNER_SCRIPT_TIMEOUT, see {hint}")));
+                "timedout"
+            }
+            Err(Failure::Stopped(_)) => "canceled",
+            Err(Failure::Exit(_) | Failure::System(..)) => "failed",
+        };
+        match stages::after_script::run(self, status).await {
+            Err(failure) if failure.ends_the_job() => Err(failure),
+            after => result.and(after),
+        }
+    }
+
+    fn outcome_of(&self, failure: Failure) -> Outcome {
+        let timed_out = |limit| Outcome::Decided(Decision::TimedOut { message: took_longer_than(limit) });
+        match failure {
+            Failure::Exit(exit_code) => Outcome::ScriptFailed { exit_code },
+            Failure::System(failure, message) => Outcome::SystemFailed { failure, message },
+            Failure::Stopped(Stop::Canceled) => Outcome::Decided(Decision::Canceled),
+            Failure::Stopped(Stop::Aborted) => Outcome::Decided(Decision::Aborted),
+            Failure::Stopped(Stop::JobTimedOut) => timed_out(Duration::from_secs(self.payload.timeout_seconds())),
+            Failure::Stopped(Stop::StageTimedOut) => timed_out(self.settings.script_timeout.unwrap_or_default()),
+            Failure::Stopped(Stop::Terminated) => Outcome::system("the task was stopped from outside"),
+        }
+    }
+
+    async fn report(&self, outcome: &Outcome, mut terminated: watch::Receiver<bool>) -> Result<Reported, RunError> {
+        if *outcome == Outcome::Decided(Decision::Aborted) {
+            // GitLab ended the job itself; it takes nothing more.
+            return Ok(Reported::AlreadyOver);
+        }
+        let closing = outcome.closing_line();
+        self.trace.line(&match closing.strip_prefix("ERROR: ") {
+            Some(error) => line::error(error),
+            None => line::info(&closing),
+        });
+        let known = &self.payload.features.failure_reasons;
+        let reporting = self.trace.finish(outcome, known, self.runner.final_update_retries);
+        let out_of_time = async {
+            // A sender that is gone will never tell.
+            if terminated.wait_for(|terminated| *terminated).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        tokio::select! {
+            reported = reporting => Ok(reported?),
+            () = out_of_time => Err(RunError::OutOfTime),
+        }
+    }
+}
+
+/// What is left of the job's time when it arrives here.
+pub fn remaining(payload: &Payload, elapsed_seconds: f64) -> Duration {
+    let elapsed = Duration::try_from_secs_f64(elapsed_seconds).unwrap_or_default();
+    Duration::from_secs(payload.timeout_seconds()).saturating_sub(elapsed)
+}
+
+/// GitLab's own words, with Go's way to write a duration (protocol 7.5).
+fn took_longer_than(limit: Duration) -> String {
+    let (hours, minutes, seconds) = (limit.as_secs() / 3600, limit.as_secs() / 60 % 60, limit.as_secs() % 60);
+    let text = match (hours, minutes) {
+        (0, 0) => format!("{}s", limit.as_secs_f64()),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    };
+    format!("execution took longer than {text} seconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn the_jobs_time_began_before_it_came_here() {
+        let payload = fixtures::payload(serde_json::json!({"runner_info": {"timeout": 60}}));
+        assert_eq!(remaining(&payload, 12.5), Duration::from_secs_f64(47.5));
+        assert_eq!(remaining(&payload, 600.0), Duration::ZERO);
+        assert_eq!(remaining(&payload, f64::NAN), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_time_out_is_told_in_gitlabs_words() {
+        for (seconds, text) in [(3600.0, "1h0m0s"), (90.0, "1m30s"), (10.0, "10s"), (0.5, "0.5s")] {
+            let told = took_longer_than(Duration::from_secs_f64(seconds));
+            assert_eq!(told, format!("execution took longer than {text} seconds"));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What a job's variables tell the runner itself: how to get the sources, how often to try, how long to wait.
+
+use std::time::Duration;
+
+use crate::payload::Payload;
+use crate::variables::{Variables, parse_bool};
+
+/// GitLab's default for `RUNNER_AFTER_SCRIPT_TIMEOUT` (protocol 7.5).
+const AFTER_SCRIPT_TIMEOUT: Duration = Duration::from_secs(300);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GitStrategy {
+    Clone,
+    Fetch,
+    /// The directory stays as it is.
+    None,
+    /// The directory is made anew and nothing is put into it.
+    Empty,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submodules {
+    None,
+    Normal,
+    Recursive,
+    /// Any other word: the stage must fail.
+    Unknown,
+}
+
+/// The settings of one job (protocol 7.3.1, 7.5, 7.6). Values that cannot be used are replaced by the
+/// default, with a warning for the job's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub strategy: GitStrategy,
+    pub checkout: bool,
+    /// Empty: no `git clean`.
+    pub clean_flags: Vec<String>,
+    pub fetch_flags: Vec<String>,
+    pub submodules: Submodules,
+    pub submodule_depth: u32,
+    pub submodule_paths: Vec<String>,
+    pub submodule_update_flags: Vec<String>,
+    /// SSH addresses of GitLab are read as HTTPS ones.
+    pub submodules_over_https: bool,
+    /// The job itself said what is to happen with LFS files; otherwise they are pulled after the checkout.
+    pub lfs_is_the_jobs_choice: bool,
+    pub get_sources_attempts: u32,
+    pub artifact_download_attempts: u32,
+    pub script_timeout: Option<Duration>,
+    pub after_script_timeout: Duration,
+    pub after_script_ignores_errors: bool,
+    pub debug_trace: bool,
+}
+
+impl Settings {
+    pub fn read(variables: &Variables, payload: &Payload, debug_trace_disabled: bool) -> (Self, Vec<String>) {
+        let mut reader = Reader { variables, warnings: variables.warnings.clone() };
+        let timeout = Duration::from_secs(payload.timeout_seconds());
+        let debug_trace = reader.boolean("CI_DEBUG_TRACE", false);
+        if debug_trace && debug_trace_disabled {
+            reader.warnings.push("CI_DEBUG_TRACE is ignored: this runner has debug_trace_disabled".into());
+        }
+        let settings = Self {
+            strategy: reader.strategy(if payload.allow_git_fetch { GitStrategy::Fetch } else { GitStrategy::Clone }),
+            checkout: reader.boolean("GIT_CHECKOUT", true),
+            clean_flags: reader.words_or("GIT_CLEAN_FLAGS", "-ffdx"),
+            fetch_flags: reader.words_or("GIT_FETCH_EXTRA_FLAGS", "--prune --quiet"),
+            submodules: match reader.text("GIT_SUBMODULE_STRATEGY").as_str() {
+                "" | "none" => Submodules::None,
+                "normal" => Submodules::Normal,
+                "recursive" => Submodules::Recursive,
+                _ => Submodules::Unknown,
+            },
+            submodule_depth: reader.number("GIT_SUBMODULE_DEPTH").unwrap_or(payload.git_info.depth),
+            submodule_paths: words(&reader.text("GIT_SUBMODULE_PATHS")),
+            submodule_update_flags: words(&reader.text("GIT_SUBMODULE_UPDATE_FLAGS")),
+            submodules_over_https: reader.boolean("GIT_SUBMODULE_FORCE_HTTPS", false),
+            lfs_is_the_jobs_choice: variables.get("GIT_LFS_SKIP_SMUDGE").is_some(),
+            get_sources_attempts: reader.attempts("GET_SOURCES_ATTEMPTS"),
+            artifact_download_attempts: reader.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
+            script_timeout: reader.timeout("RUNNER_SCRIPT_TIMEOUT", timeout),
+            after_script_timeout: reader
+                .timeout("RUNNER_AFTER_SCRIPT_TIMEOUT", timeout)
+                .unwrap_or(AFTER_SCRIPT_TIMEOUT),
+            after_script_ignores_errors: reader.boolean("AFTER_SCRIPT_IGNORE_ERRORS", true),
+            debug_trace: debug_trace && !debug_trace_disabled,
+        };
+        (settings, reader.warnings)
+    }
+}
+
+struct Reader<'a> {
+    variables: &'a Variables,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&self, key: &str) -> String {
+        self.variables.get(key).unwrap_or_default().trim().to_owned()
+    }
+
+    fn warn(&mut self, key: &str, text: &str, instead: &str) {
+        self.warnings.push(format!("{key}: {text:?} is not usable; {instead}"));
+    }
+
+    fn boolean(&mut self, key: &str, default: bool) -> bool {
+        let text = self.text(key);
+        parse_bool(&text).unwrap_or_else(|| {
+            if !text.is_empty() {
+                self.warn(key, &text, &format!("{default} is used"));
+            }
+            default
+        })
+    }
+
+    fn number(&mut self, key: &str) -> Option<u32> {
+        let text = self.text(key);
+        let number = text.parse().ok();
+        if number.is_none() && !text.is_empty() {
+            self.warn(key, &text, "it is ignored");
+        }
+        number
+    }
+
+    fn attempts(&mut self, key: &str) -> u32 {
+        let Some(number) = self.number(key) else { return 1 };
+        if !(1..=10).contains(&number) {
+            self.warn(key, &number.to_string(), "it must be 1 to 10");
+        }
+        number.clamp(1, 10)
+    }
+
+    /// 0 and anything unusable leave the default; longer than the job is as long as the job.
+    fn timeout(&mut self, key: &str, of_job: Duration) -> Option<Duration> {
+        let text = self.text(key);
+        if text.is_empty() {
+            return None;
+        }
+        match parse_duration(&text) {
+            None => {
+                self.warn(key, &text, "it is ignored (write it like 1h30m or 90s)");
+                None
+            }
+            Some(Duration::ZERO) => None,
+            Some(duration) if duration > of_job => {
+                self.warn(key, &text, "it is longer than the job's own time-out, which ends the job first");
+                Some(of_job)
+            }
+            Some(duration) => Some(duration),
+        }
+    }
+
+    fn strategy(&mut self, default: GitStrategy) -> GitStrategy {
+        match self.text("GIT_STRATEGY").as_str() {
+            "" => default,
+            "clone" => GitStrategy::Clone,
+            "fetch" => GitStrategy::Fetch,
+            "none" => GitStrategy::None,
+            "empty" => GitStrategy::Empty,
+            other => {
+                self.warn("GIT_STRATEGY", other, "the project's default is used");
+                default
+            }
+        }
+    }
+
+    fn words_or(&self, key: &str, default: &str) -> Vec<String> {
+        match self.text(key).as_str() {
+            "" => words(default),
+            "none" => Vec::new(),
+            text => words(text),
+        }
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A Go duration: `1h30m`, `90s`, `1.5h`, `250ms`. Negative ones are refused.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit_end =
+            rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| digits + at);
+        seconds += number
+            * match &rest[digits..unit_end] {
+                "ns" => 1e-9,
+                "us" | "µs" | "μs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return None,
+            };
+        rest = &rest[unit_end..];
+    }
+    if text.is_empty() { None } else { Duration::try_from_secs_f64(seconds).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Received;
+    use crate::variables::tests::runner;
+
+    fn read(variables: &[(&str, &str)]) -> (Settings, Vec<String>) {
+        let variables: Vec<_> =
+            variables.iter().map(|(key, value)| serde_json::json!({"key": key, "value": value})).collect();
+        let body = serde_json::json!({
+            "id": 1, "allow_git_fetch": true, "git_info": {"depth": 20}, "runner_info": {"timeout": 3600}, "variables": variables,
+        });
+        let payload = Received::parse(body.to_string().as_bytes()).expect("a payload").payload;
+        Settings::read(&Variables::resolve(&payload, &runner(), None), &payload, false)
+    }
+
+    #[test]
+    fn a_job_without_settings_gets_gitlabs_defaults() {
+        let (settings, warnings) = read(&[]);
+        assert_eq!(settings.strategy, GitStrategy::Fetch);
+        assert_eq!(settings.clean_flags, ["-ffdx"]);
+        assert_eq!(settings.fetch_flags, ["--prune", "--quiet"]);
+        assert_eq!(settings.submodule_depth, 20);
+        assert_eq!(settings.get_sources_attempts, 1);
+        assert_eq!((settings.script_timeout, settings.after_script_timeout), (None, Duration::from_secs(300)));
+        assert!(settings.checkout && settings.after_script_ignores_errors && !settings.debug_trace);
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn every_unusable_value_is_named_once_and_replaced() {
+        let (settings, warnings) = read(&[
+            ("GIT_STRATEGY", "svn"),
+            ("GIT_CHECKOUT", "maybe"),
+            ("GET_SOURCES_ATTEMPTS", "12"),
+            ("ARTIFACT_DOWNLOAD_ATTEMPTS", "many"),
+            ("RUNNER_SCRIPT_TIMEOUT", "-5s"),
+            ("RUNNER_AFTER_SCRIPT_TIMEOUT", "2h"),
+        ]);
+        assert_eq!((settings.strategy, settings.checkout), (GitStrategy::Fetch, true));
+        assert_eq!((settings.get_sources_attempts, settings.artifact_download_attempts), (10, 1));
+        assert_eq!((settings.script_timeout, settings.after_script_timeout), (None, Duration::from_secs(3600)));
+        assert_eq!(warnings.len(), 6, "{warnings:#?}");
+    }
+
+    #[test]
+    fn none_turns_git_flags_off() {
+        let (settings, _) = read(&[("GIT_CLEAN_FLAGS", "none"), ("GIT_FETCH_EXTRA_FLAGS", " --tags  -v ")]);
+        assert!(settings.clean_flags.is_empty());
+        assert_eq!(settings.fetch_flags, ["--tags", "-v"]);
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, seconds) in
+            [("90s", 90.0), ("1h30m", 5400.0), ("1.5h", 5400.0), ("250ms", 0.25), ("0", 0.0), ("10µs", 1e-5)]
+        {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "5", "-1s", "1 s", "s", "1x", "1.2.3s", "1e400s"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+}
