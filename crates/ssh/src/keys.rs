@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hkdf::Hkdf;
 use job::secret::{ExposeSecret, SecretString};
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
+use russh::keys::ssh_key::public::{Ed25519PublicKey, KeyData};
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
 use sha2::Sha256;
 
@@ -83,28 +84,20 @@ impl fmt::Debug for TaskKey {
 }
 
 /// The key by which a task's server proves that it is the same task as before.
-#[derive(Clone)]
-pub struct HostKey(PublicKey);
+#[derive(Clone, PartialEq, Eq)]
+pub struct HostKey(Ed25519PublicKey);
 
 impl HostKey {
-    pub(crate) fn new(key: PublicKey) -> Self {
-        Self(key)
+    /// `None` for the other kinds, which are never negotiated.
+    pub(crate) fn of(key: &PublicKey) -> Option<Self> {
+        key.key_data().ed25519().copied().map(Self)
     }
 }
-
-/// The comment of a key is not part of it.
-impl PartialEq for HostKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key_data() == other.0.key_data()
-    }
-}
-
-impl Eq for HostKey {}
 
 /// The fingerprint as `ssh-keygen -l` prints it.
 impl fmt::Display for HostKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fingerprint(HashAlg::Sha256).fmt(f)
+        KeyData::Ed25519(self.0).fingerprint(HashAlg::Sha256).fmt(f)
     }
 }
 
@@ -123,7 +116,7 @@ impl ServerKey {
     }
 
     pub fn host_key(&self) -> HostKey {
-        HostKey(self.0.public_key().clone())
+        HostKey::of(self.0.public_key()).expect("it was made as an Ed25519 key")
     }
 
     pub(crate) fn into_private(self) -> PrivateKey {

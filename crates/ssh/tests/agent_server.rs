@@ -48,7 +48,7 @@ impl World {
 
     async fn connect(&self) -> Connection {
         let target = target(NOWHERE, "root", &self.key);
-        Connection::over(self.stream(), &target, PATIENCE).await.expect("a connection")
+        Connection::over_any(self.stream(), &target, PATIENCE).await.expect("a connection")
     }
 }
 
@@ -119,7 +119,7 @@ async fn a_running_agent_tells_enough_to_supervise_its_job() {
 #[tokio::test]
 async fn another_key_is_refused() {
     let world = world();
-    let error = Connection::over(world.stream(), &target(NOWHERE, "root", &key()), PATIENCE).await.err();
+    let error = Connection::over_any(world.stream(), &target(NOWHERE, "root", &key()), PATIENCE).await.err();
     assert!(matches!(error, Some(ConnectError::KeyRefused { user }) if user == "root"));
 }
 
@@ -128,7 +128,7 @@ async fn a_changed_host_key_ends_the_connection_before_anything_is_sent() {
     let world = world();
     let pinned = ServerKey::random().host_key();
     let target = ssh::client::Target { pinned: Some(pinned.clone()), ..target(NOWHERE, "root", &world.key) };
-    match Connection::over(world.stream(), &target, PATIENCE).await.err() {
+    match Connection::over_any(world.stream(), &target, PATIENCE).await.err() {
         Some(ConnectError::HostKeyChanged { pinned: expected, seen }) => {
             assert_eq!(expected, pinned);
             assert_eq!(seen, world.host_key);
@@ -141,7 +141,7 @@ async fn a_changed_host_key_ends_the_connection_before_anything_is_sent() {
 async fn the_pinned_host_key_is_accepted_again() {
     let world = world();
     let target = ssh::client::Target { pinned: Some(world.host_key.clone()), ..target(NOWHERE, "root", &world.key) };
-    assert!(Connection::over(world.stream(), &target, PATIENCE).await.is_ok());
+    assert!(Connection::over_any(world.stream(), &target, PATIENCE).await.is_ok());
 }
 
 #[tokio::test]
@@ -262,7 +262,8 @@ async fn hand_over_through(
             () = carry(from_server, to_client, down) => {}
         }
     });
-    let connection = Connection::over(ours, &target(NOWHERE, "root", &world.key), PATIENCE).await.map_err(|_| None)?;
+    let connection =
+        Connection::over_any(ours, &target(NOWHERE, "root", &world.key), PATIENCE).await.map_err(|_| None)?;
     connection.hand_over(message, &no_agents()).await.map_err(Some)
 }
 
@@ -316,7 +317,8 @@ async fn a_repeated_hand_over_is_told_that_the_job_had_arrived() {
         let (ours, theirs) = duplex(64 * 1024);
         let server = server.clone();
         tokio::spawn(async move { server.attend(theirs, std::future::pending()).await });
-        let connection = Connection::over(ours, &target(NOWHERE, "root", &key), PATIENCE).await.expect("a connection");
+        let connection =
+            Connection::over_any(ours, &target(NOWHERE, "root", &key), PATIENCE).await.expect("a connection");
         assert_eq!(connection.hand_over(&message(7, 10), &no_agents()).await.expect("a receipt"), expected);
     }
 }

@@ -17,9 +17,9 @@ use crate::protocol::{AGENT, Command};
 /// that can be written to and executed from is used.
 const DIRECTORIES: &str = r#""${HOME:-/root}/.staffetta" /var/lib/staffetta /var/tmp/.staffetta /dev/shm/.staffetta"#;
 
-/// Prints the architecture, then `SIZE SUM PATH` of every agent that was delivered before; `-` for an unknown sum.
+/// Prints `machine ARCHITECTURE`, then `SIZE SUM PATH` of every agent that was delivered before; `-` for an unknown sum.
 /// A file of another user is not ours, whatever its name.
-const LOOK: &str = r#"uname -m
+const LOOK: &str = r#"echo "machine $(uname -m)"
 for f in FILES; do
   [ -f "$f" ] && [ -x "$f" ] && [ -O "$f" ] || continue
   if command -v sha256sum >/dev/null 2>&1; then sum=$(sha256sum < "$f"); else sum=-; fi
@@ -115,10 +115,9 @@ impl Connection {
     pub(super) async fn deliver_agent(&self, agents: &AgentBinaries) -> Result<String, DeliveryError> {
         let found = self.exec(&shell(&LOOK.replace("FILES", &delivered_files()), ""), Bytes::new()).await?;
         let found = found.text()?;
-        let mut lines = found.lines();
-        let architecture = lines.next().unwrap_or_default().trim();
+        let architecture = found.lines().find_map(|line| line.strip_prefix("machine ")).unwrap_or_default();
         let agent = agents.find(architecture).await.map_err(|error| DeliveryError::Impossible(error.to_string()))?;
-        if let Some(path) = lines.find_map(|line| delivered_before(line, agent)) {
+        if let Some(path) = found.lines().find_map(|line| delivered_before(line, agent)) {
             return Ok(path.to_owned());
         }
 

@@ -3,8 +3,9 @@
 mod call;
 mod deliver_agent;
 mod hand_over;
+mod prompt_stream;
 
-use std::io;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,8 +15,10 @@ use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Disconnect, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use crate::keys::{HostKey, TaskKey};
+use prompt_stream::PromptStream;
 
 pub use call::{CallError, Output};
 pub use deliver_agent::{AgentBinaries, BinaryError};
@@ -75,24 +78,32 @@ pub struct Connection {
 impl Connection {
     /// Connects and authenticates within `timeout`, which also bounds each later exchange.
     pub async fn open(target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
-        let connect = async {
-            let stream = TcpStream::connect(target.addr).await.map_err(|error| match error.kind() {
-                io::ErrorKind::ConnectionRefused => ConnectError::Refused(target.addr),
-                _ => unreachable(target, &error),
-            })?;
-            stream.set_nodelay(true).map_err(|error| unreachable(target, &error))?;
-            Self::authenticate(stream, target, timeout).await
+        let deadline = Instant::now() + timeout;
+        let stream = match timeout_at(deadline, TcpStream::connect(target.addr)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                return Err(ConnectError::Refused(target.addr));
+            }
+            Ok(Err(error)) => return Err(unreachable(target, &error)),
+            Err(_) => return Err(ConnectError::TimedOut(target.addr)),
         };
-        tokio::time::timeout(timeout, connect).await.unwrap_or(Err(ConnectError::TimedOut(target.addr)))
+        let rest = deadline.saturating_duration_since(Instant::now());
+        Ok(Self { patience: timeout, ..Self::over(stream, target, rest).await? })
     }
 
-    /// The same over a stream that is there already: the probe that found the port open has one.
-    pub async fn over<S>(stream: S, target: &Target, timeout: Duration) -> Result<Self, ConnectError>
+    /// The same over a connection that is there already: the probe that found the port open has one.
+    pub async fn over(stream: TcpStream, target: &Target, timeout: Duration) -> Result<Self, ConnectError> {
+        let stream = PromptStream::new(stream).map_err(|error| unreachable(target, &error))?;
+        Self::over_any(stream, target, timeout).await
+    }
+
+    /// The same over anything that carries bytes.
+    pub async fn over_any<S>(stream: S, target: &Target, timeout: Duration) -> Result<Self, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let connect = Self::authenticate(stream, target, timeout);
-        tokio::time::timeout(timeout, connect).await.unwrap_or(Err(ConnectError::TimedOut(target.addr)))
+        let authenticate = Self::authenticate(stream, target, timeout);
+        tokio::time::timeout(timeout, authenticate).await.unwrap_or(Err(ConnectError::TimedOut(target.addr)))
     }
 
     async fn authenticate<S>(stream: S, target: &Target, patience: Duration) -> Result<Self, ConnectError>
@@ -164,7 +175,7 @@ impl client::Handler for Greeter {
     type Error = Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
-        let key = HostKey::new(key.public_key());
+        let Some(key) = HostKey::of(&key.public_key()) else { return Ok(false) };
         let trusted = self.pinned.as_ref().is_none_or(|pinned| *pinned == key);
         *self.seen.lock().expect("no code panics while it holds this lock") = Some(key);
         Ok(trusted)
