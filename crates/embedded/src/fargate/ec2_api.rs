@@ -23,7 +23,12 @@ pub(super) fn answer(state: &State, action: &str, parameters: &Parameters) -> Re
         "DescribeNetworkInterfaces" => describe_network_interfaces(state, &list(parameters, "NetworkInterfaceId"))?,
         "DescribeSubnets" => describe_subnets(state, &list(parameters, "SubnetId"))?,
         "DescribeSecurityGroups" => describe_security_groups(&list(parameters, "GroupId"))?,
-        _ => return Err(Failure::new("InvalidAction", format!("The action {action} is not valid for this web service."))),
+        _ => {
+            return Err(Failure::new(
+                "InvalidAction",
+                format!("The action {action} is not valid for this web service."),
+            ));
+        }
     };
     let namespace = "xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"";
     let request_id = xml::text("requestId", &xml::request_id());
@@ -59,7 +64,10 @@ fn interface(state: &State, task: &Task) -> Vec<String> {
         xml::text("subnetId", &interface.subnet),
         xml::text("vpcId", VPC),
         xml::text("availabilityZone", &format!("{}a", state.region)),
-        xml::text("description", &format!("arn:aws:ecs:{}:{ACCOUNT}:attachment/{}", state.region, interface.attachment)),
+        xml::text(
+            "description",
+            &format!("arn:aws:ecs:{}:{ACCOUNT}:attachment/{}", state.region, interface.attachment),
+        ),
         xml::text("ownerId", ACCOUNT),
         xml::text("status", "in-use"),
         xml::text("macAddress", &interface.mac),

@@ -22,7 +22,9 @@ pub(super) enum Order {
     /// StopTask; it has already noted code and reason.
     Stop,
     /// The Spot notice.
-    Interrupt { notice: Duration },
+    Interrupt {
+        notice: Duration,
+    },
     LoseHost,
     RunOutOfMemory,
 }
@@ -103,7 +105,8 @@ impl Life {
         for (index, container) in definition.containers.iter().enumerate() {
             if let Some(secret) = container.secrets.first() {
                 let secret = &secret.value_from;
-                let reason = format!("ResourceInitializationError: The task can't retrieve the secret with ARN '{secret}'.");
+                let reason =
+                    format!("ResourceInitializationError: The task can't retrieve the secret with ARN '{secret}'.");
                 return Err(self.container_failed(index, reason));
             }
             let image = match self.fault {
@@ -188,7 +191,9 @@ impl Life {
             Ending::Ordered(Order::Stop) => ("UserInitiated", ""),
             Ending::Ordered(Order::Interrupt { .. }) => ("SpotInterruption", SPOT),
             Ending::Ordered(Order::LoseHost) => ("InfrastructureHealth", HOST_LOST),
-            Ending::Ordered(Order::RunOutOfMemory) => ("EssentialContainerExited", "Essential container in task exited"),
+            Ending::Ordered(Order::RunOutOfMemory) => {
+                ("EssentialContainerExited", "Essential container in task exited")
+            }
             Ending::ServerCloses => ("UserInitiated", "The embedded Fargate is shutting down"),
         };
         self.task(|task| task.want_stop(code, reason, now));
@@ -242,7 +247,11 @@ impl Life {
     async fn end_within(&mut self, grace: Duration) {
         self.processes.iter().for_each(Process::terminate);
         let closing = self.world.closing.clone();
-        let gone = async { while let Some((index, code)) = self.exits.next().await { self.container_ended(index, code); } };
+        let gone = async {
+            while let Some((index, code)) = self.exits.next().await {
+                self.container_ended(index, code);
+            }
+        };
         tokio::select! {
             _ = timeout(grace, gone) => {}
             () = closing.cancelled() => {}
@@ -314,7 +323,8 @@ fn container(task: &Task, definition: &ContainerDefinition, image: Image, port: 
     let given = definition.environment.iter().chain(overrides.flat_map(|one| &one.environment));
     environment.extend(given.map(|one| (one.name.clone(), one.value.clone())));
     // All tasks share one network here: this tells a server in the task which address is its own.
-    environment.extend(task.interface.address.map(|address| ("STAFFETTA_LISTEN".to_owned(), format!("{address}:{port}"))));
+    environment
+        .extend(task.interface.address.map(|address| ("STAFFETTA_LISTEN".to_owned(), format!("{address}:{port}"))));
     engine::Container {
         image,
         command: definition.entry_point.iter().chain(command).cloned().collect(),

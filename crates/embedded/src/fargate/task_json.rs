@@ -93,9 +93,9 @@ fn containers(task: &Task) -> Vec<Value> {
 
 fn container(task: &Task, definition: &ContainerDefinition, container: &Container) -> Value {
     let interface = &task.interface;
-    let interfaces = interface.address.map(
-        |address| json!([{"attachmentId": interface.attachment, "privateIpv4Address": address.to_string()}]),
-    );
+    let interfaces = interface
+        .address
+        .map(|address| json!([{"attachmentId": interface.attachment, "privateIpv4Address": address.to_string()}]));
     let status = match (&container.runtime_id, container.exit_code) {
         (Some(_), None) if task.status < Status::Running => "PENDING",
         (Some(_), None) if task.status < Status::Deprovisioning => "RUNNING",

@@ -67,8 +67,7 @@ pub(super) struct ListClusters {
 
 pub(super) fn list_clusters(state: &mut State, request: ListClusters) -> Result<Value, Failure> {
     let clusters = state.clusters.values().map(|cluster| (cluster.name.clone(), cluster.arn.clone())).collect();
-    let (arns, token) = page(clusters, request.max_results, request.next_token.as_deref())?;
-    Ok(json!({"clusterArns": arns, "nextToken": token}))
+    page("clusterArns", clusters, request.max_results, request.next_token.as_deref())
 }
 
 #[derive(Deserialize)]
@@ -100,9 +99,10 @@ fn known_providers(names: &[String]) -> Result<(), Failure> {
 
 fn shape(state: &State, cluster: &Cluster) -> Value {
     let tasks = || state.tasks.values().filter(|task| task.cluster_arn == cluster.arn);
-    let strategy = cluster.default_strategy.iter().map(
-        |item| json!({"capacityProvider": item.capacity_provider, "weight": item.weight, "base": item.base}),
-    );
+    let strategy = cluster
+        .default_strategy
+        .iter()
+        .map(|item| json!({"capacityProvider": item.capacity_provider, "weight": item.weight, "base": item.base}));
     json!({
         "clusterArn": cluster.arn,
         "clusterName": cluster.name,

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::rates::Bucket;
@@ -40,13 +40,13 @@ pub(super) fn answer(world: &Arc<World>, operation: &str, body: &[u8]) -> Result
         "DescribeTasks" => world.look(|state| tasks::describe_tasks(state, read(request)?, now)),
         "ListTasks" => world.look(|state| tasks::list_tasks(state, read(request)?, now)),
         "StopTask" => world.with(|state| tasks::stop_task(state, read(request)?, now)),
-        "RegisterTaskDefinition" => {
-            world.with(|state| task_definitions::register_task_definition(state, request, now))
-        }
+        "RegisterTaskDefinition" => world.with(|state| task_definitions::register_task_definition(state, request, now)),
         "DeregisterTaskDefinition" => {
             world.with(|state| task_definitions::deregister_task_definition(state, read(request)?, now))
         }
-        "DescribeTaskDefinition" => world.look(|state| task_definitions::describe_task_definition(state, read(request)?)),
+        "DescribeTaskDefinition" => {
+            world.look(|state| task_definitions::describe_task_definition(state, read(request)?))
+        }
         "ListTaskDefinitions" => world.look(|state| task_definitions::list_task_definitions(state, read(request)?)),
         "CreateCluster" => world.with(|state| clusters::create_cluster(state, read(request)?)),
         "DescribeClusters" => world.look(|state| clusters::describe_clusters(state, read(request)?)),
@@ -66,12 +66,14 @@ fn unreadable(error: serde_json::Error) -> Failure {
     Failure::new("SerializationException", error.to_string())
 }
 
-/// One page of `items`, which are sorted by their first part, and the token for the next one.
+/// An answer with one page of `items`, which are sorted by their first part, under `name`, and the token for the next
+/// page if there is one.
 fn page(
+    name: &str,
     items: Vec<(String, String)>,
     max_results: Option<i64>,
     next_token: Option<&str>,
-) -> Result<(Vec<String>, Option<String>), Failure> {
+) -> Result<Value, Failure> {
     let size = match max_results {
         None => 100,
         Some(size @ 1..=100) => size as usize,
@@ -85,13 +87,14 @@ fn page(
         }
     };
     // The token is the last key given: items that come or go in between neither repeat nor hide others.
-    let mut rest = items.into_iter().skip_while(|(key, _)| after.as_ref().is_some_and(|after| key <= after)).peekable();
-    let (mut values, mut last) = (Vec::new(), String::new());
-    while values.len() < size
-        && let Some((key, value)) = rest.next()
-    {
-        values.push(value);
-        last = key;
+    let mut rest: Vec<_> =
+        items.into_iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).collect();
+    let more = rest.len() > size;
+    rest.truncate(size);
+    let last = rest.last().filter(|_| more).map(|(key, _)| URL_SAFE_NO_PAD.encode(key));
+    let mut answer = json!({name: rest.into_iter().map(|(_, value)| value).collect::<Vec<_>>()});
+    if let Some(token) = last {
+        answer["nextToken"] = token.into();
     }
-    Ok((values, rest.peek().map(|_| URL_SAFE_NO_PAD.encode(last))))
+    Ok(answer)
 }

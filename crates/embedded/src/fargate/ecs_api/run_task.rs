@@ -13,7 +13,8 @@ use super::super::failure::Failure;
 use super::super::lifecycle;
 use super::super::rates::Bucket;
 use super::super::state::{
-    Cluster, Container, ContainerOverride, Interface, Launched, State, Status, StrategyItem, Task, TaskDefinition, Times,
+    Cluster, Container, ContainerOverride, Interface, Launched, State, Status, StrategyItem, Task, TaskDefinition,
+    Times,
 };
 use super::super::world::World;
 use super::super::{sizes, task_json};
@@ -98,7 +99,8 @@ pub(super) fn run_task(world: &Arc<World>, mut body: Value, now: SystemTime) -> 
     let token = body.as_object_mut().and_then(|body| body.remove("clientToken"));
     world.with(|state| {
         let accepted = check(state, &request)?;
-        let token = token.as_ref().and_then(Value::as_str).map(|token| (accepted.cluster.name.clone(), token.to_owned()));
+        let token =
+            token.as_ref().and_then(Value::as_str).map(|token| (accepted.cluster.name.clone(), token.to_owned()));
         if let Some(earlier) = token.as_ref().and_then(|token| state.tokens.get(token)) {
             return match earlier.request == body {
                 true => Ok(tasks(state, &earlier.arns)),
@@ -165,7 +167,9 @@ fn check(state: &State, request: &RunTask) -> Result<Accepted, Failure> {
     };
     let has_role = definition.body.contains_key("taskRoleArn") || overrides.task_role_arn.is_some();
     if request.enable_execute_command && !has_role {
-        return Err(Failure::invalid("enableExecuteCommand needs a valid taskRoleArn in the definition or the overrides."));
+        return Err(Failure::invalid(
+            "enableExecuteCommand needs a valid taskRoleArn in the definition or the overrides.",
+        ));
     }
     let platform_version = match request.platform_version.as_deref() {
         None | Some("LATEST" | "1.4.0") => "1.4.0",
@@ -174,7 +178,17 @@ fn check(state: &State, request: &RunTask) -> Result<Accepted, Failure> {
     };
     let count = request.count.unwrap_or(1) as usize;
     let platform_version = platform_version.into();
-    Ok(Accepted { cluster, definition, count, capacity_provider, network, overrides, size, storage_gib, platform_version })
+    Ok(Accepted {
+        cluster,
+        definition,
+        count,
+        capacity_provider,
+        network,
+        overrides,
+        size,
+        storage_gib,
+        platform_version,
+    })
 }
 
 fn check_plain_values(request: &RunTask) -> Result<(), Failure> {
@@ -196,7 +210,9 @@ fn check_plain_values(request: &RunTask) -> Result<(), Failure> {
         return Err(Failure::invalid("propagateTags: a task that is run takes TASK_DEFINITION or NONE."));
     }
     if !request.placement_constraints.is_empty() || !request.placement_strategy.is_empty() {
-        return Err(Failure::invalid("Placement constraints and strategies are not supported with launch type FARGATE."));
+        return Err(Failure::invalid(
+            "Placement constraints and strategies are not supported with launch type FARGATE.",
+        ));
     }
     Ok(())
 }
@@ -241,7 +257,9 @@ fn check_capacity(request: &RunTask, cluster: &Cluster) -> Result<Option<String>
     // One task goes to the base, then to the greatest weight.
     let chosen = strategy.iter().filter(|item| item.weight > 0).max_by_key(|item| (item.base, item.weight));
     let chosen = chosen.ok_or_else(|| {
-        Failure::invalid("A capacity provider strategy must contain at least one capacity provider with a weight above 0.")
+        Failure::invalid(
+            "A capacity provider strategy must contain at least one capacity provider with a weight above 0.",
+        )
     })?;
     Ok(Some(chosen.capacity_provider.clone()))
 }

@@ -57,7 +57,8 @@ pub(super) fn register_task_definition(state: &mut State, request: Value, now: S
         if asked.network_mode.as_deref() != Some("awsvpc") {
             return Err(Failure::client("Fargate only supports network mode 'awsvpc'."));
         }
-        let needed = |name: &str| Failure::client(format!("Fargate requires that '{name}' be defined at the task level."));
+        let needed =
+            |name: &str| Failure::client(format!("Fargate requires that '{name}' be defined at the task level."));
         let cpu = asked.cpu.as_deref().ok_or_else(|| needed("cpu"))?;
         let memory = asked.memory.as_deref().ok_or_else(|| needed("memory"))?;
         let (cpu, memory) = sizes::check(cpu, memory)?;
@@ -71,7 +72,9 @@ pub(super) fn register_task_definition(state: &mut State, request: Value, now: S
     body.remove("tags");
     body.insert("containerDefinitions".into(), asked.container_definitions.into());
     body.insert("compatibilities".into(), if fargate { json!(["EC2", "FARGATE"]) } else { json!(["EC2"]) });
-    for (name, default) in [("volumes", json!([])), ("placementConstraints", json!([])), ("requiresAttributes", json!([]))] {
+    for (name, default) in
+        [("volumes", json!([])), ("placementConstraints", json!([])), ("requiresAttributes", json!([]))]
+    {
         body.entry(name).or_insert(default);
     }
     let definition = TaskDefinition {
@@ -222,10 +225,5 @@ pub(super) fn list_task_definitions(state: &mut State, request: ListTaskDefiniti
     }
     // Pages go by position: revisions are only ever added at the end of their family.
     let keyed = found.iter().enumerate().map(|(index, one)| (format!("{index:07}"), one.arn.clone())).collect();
-    let (arns, token) = page(keyed, request.max_results, request.next_token.as_deref())?;
-    let mut answer = json!({"taskDefinitionArns": arns});
-    if let Some(token) = token {
-        answer["nextToken"] = token.into();
-    }
-    Ok(answer)
+    page("taskDefinitionArns", keyed, request.max_results, request.next_token.as_deref())
 }

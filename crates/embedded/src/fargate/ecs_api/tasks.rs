@@ -95,12 +95,7 @@ pub(super) fn list_tasks(state: &mut State, request: ListTasks, now: SystemTime)
         !none && here && of_family && by_starter && task.stop_wanted == stopped
     });
     let tasks = tasks.map(|task| (task.id.clone(), task.arn.clone())).collect();
-    let (arns, token) = page(tasks, request.max_results, request.next_token.as_deref())?;
-    let mut answer = json!({"taskArns": arns});
-    if let Some(token) = token {
-        answer["nextToken"] = token.into();
-    }
-    Ok(answer)
+    page("taskArns", tasks, request.max_results, request.next_token.as_deref())
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,6 @@
+//! The embedded Fargate: its API, its tasks, and AWS's own command line against it.
+
+mod api;
+mod aws_cli;
+mod support;
+mod tasks;
