@@ -147,13 +147,23 @@ fn pem(certificate: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::info::Info;
+
+    const AUTHORITY: &str = include_str!("../tests/certificates/authority.pem");
+    const SERVER: &str = include_str!("../tests/certificates/server.pem");
 
     #[test]
-    fn a_certificate_as_text_reads_back() {
-        let bytes: Vec<u8> = (0..200).collect();
-        let text = pem(&bytes);
-        assert!(text.lines().all(|line| line.len() <= 64), "{text}");
-        let read = CertificateDer::from_pem_slice(text.as_bytes()).expect("PEM");
-        assert_eq!(read.as_ref(), bytes);
+    fn the_chain_that_was_shown_is_kept_if_it_is_good() {
+        let mut config = ClientConfig::new("https://localhost", Info::new("fargate", "bash"));
+        let certificate = CertificateDer::from_pem_slice(SERVER.as_bytes()).expect("a certificate");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let verify = |tls: &Tls| tls.chain.verify_server_cert(&certificate, &[], &name, &[], UnixTime::now());
+        let stranger = Tls::new(&config).expect("TLS");
+        verify(&stranger).expect_err("an unknown authority");
+        assert_eq!(stranger.chain.pem(), None);
+        config.tls_ca_pem = Some(AUTHORITY.to_owned());
+        let known = Tls::new(&config).expect("TLS");
+        verify(&known).expect("a known authority");
+        assert_eq!(known.chain.pem().as_deref(), Some(SERVER));
     }
 }

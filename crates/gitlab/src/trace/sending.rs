@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::update::{JobState, JobUpdate, PatchResult, Signal, UpdateResult};
+use crate::update::{JobState, JobUpdate, PatchResult, UpdateResult};
 
 /// The most that one PATCH may carry.
 const LARGEST_PATCH: usize = 1024 * 1024;
@@ -147,7 +147,6 @@ impl Shared {
         self.obey(answer.signal, answer.interval);
         match answer.result {
             UpdateResult::Done => Reached::Yes,
-            _ if answer.signal == Signal::Cancel => Reached::Yes,
             _ => Reached::No,
         }
     }

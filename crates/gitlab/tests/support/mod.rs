@@ -122,7 +122,9 @@ pub fn with_headers(code: u16, headers: &[(&str, &str)]) -> Response {
 }
 
 pub fn full(code: u16, headers: &[(&str, &str)], body: &str) -> Response {
-    let mut response = Response::builder().status(StatusCode::from_u16(code).expect("a status"));
+    // A server that is dropped must not live on in open connections.
+    let mut response =
+        Response::builder().status(StatusCode::from_u16(code).expect("a status")).header("connection", "close");
     for (name, value) in headers {
         response = response.header(*name, *value);
     }
