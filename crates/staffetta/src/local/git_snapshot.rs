@@ -40,7 +40,7 @@ pub fn commit_of(folder: &Path) -> anyhow::Result<Snapshot> {
     let folder = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
     let repository = tempfile::tempdir().context("cannot make a temporary folder")?;
     let ours = Git::Ours { repository: repository.path(), folder: &folder };
-    ours.run(&["init", "--quiet", "--bare"], b"")?;
+    ours.run(&["init", "--quiet"], b"")?;
     let files = files(&folder, &ours)?;
     ensure!(!files.is_empty(), "{} has no files that git would keep", folder.display());
     ours.run(&["update-index", "--add", "--remove", "-z", "--stdin"], &files)?;
@@ -81,7 +81,7 @@ fn can_be_added(folder: &Path, path: &[u8]) -> bool {
 enum Git<'a> {
     /// The new repository, with `folder` as its work tree.
     Ours { repository: &'a Path, folder: &'a Path },
-    /// The user's, if there is one, only for reading.
+    /// Whatever git finds from `folder` upwards, with the user's configuration: only to be read.
     Theirs { folder: &'a Path },
 }
 
@@ -99,7 +99,9 @@ impl Git<'_> {
             Self::Ours { repository, folder } => {
                 // Filters and line ends as the user's configuration has them are not in a job's clone either.
                 git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-                git.env("GIT_DIR", repository).env("GIT_WORK_TREE", folder).env("GIT_INDEX_FILE", repository.join("index"));
+                git.env("GIT_DIR", repository)
+                    .env("GIT_WORK_TREE", folder)
+                    .env("GIT_INDEX_FILE", repository.join("index"));
                 for role in ["AUTHOR", "COMMITTER"] {
                     git.env(format!("GIT_{role}_NAME"), "Staffetta");
                     git.env(format!("GIT_{role}_EMAIL"), "staffetta@localhost");

@@ -2,7 +2,7 @@
 //!
 //! * [`Mode::Live`]: every job's log, line by line, with the job's name in front. With one active job its unfinished line
 //!   appears at once; with several, after a second without the line's end.
-//! * [`Mode::Quiet`]: one line per change of a job's state.
+//! * [`Mode::Quiet`]: one line per job, when it has ended.
 //! * [`Mode::Json`]: one object per line. `event` is `started` (`engine`), `job` (`id`, `job`, `status`,
 //!   `failure_reason`, `exit_code`, `retried`), `log` (`id`, `job`, `text`: one line without styles), `interrupted`, or, at
 //!   the end, `pipeline` (see `summary::json`).
@@ -18,7 +18,7 @@ use embedded::gitlab::Status;
 use serde_json::json;
 
 use super::event::Event;
-use super::summary::{reason, styled};
+use super::summary::{self, styled};
 use super::trace_lines::TraceLines;
 
 /// How long an unfinished line may wait while several jobs write.
@@ -65,6 +65,8 @@ struct Job {
     name: String,
     colour: u8,
     active: bool,
+    /// When a runner got it.
+    began: Option<Instant>,
     /// Something of its log was printed.
     has_log: bool,
     lines: TraceLines,
@@ -96,6 +98,7 @@ impl Screen {
             (mode, Event::JobState { job: id, name, status, retried, .. }) => {
                 let job = self.job(*id, name);
                 job.active = status.is_on_runner();
+                job.began = job.began.or(Some(now).filter(|_| job.active));
                 // The log of a job says by itself that it began and how it ended.
                 let in_log = match status {
                     Status::Created | Status::Pending | Status::Running | Status::Success => true,
@@ -105,8 +108,12 @@ impl Screen {
                 if status.is_complete() {
                     self.finish_log(*id, &mut out);
                 }
-                if mode == Mode::Quiet || !in_log {
-                    self.state(*id, event, &mut out);
+                let told = match mode {
+                    Mode::Quiet => status.is_complete() || *status == Status::Manual,
+                    Mode::Live | Mode::Json => !in_log,
+                };
+                if told {
+                    self.state(*id, event, now, &mut out);
                 }
             }
             (Mode::Quiet, Event::Log { .. }) => {}
@@ -150,6 +157,7 @@ impl Screen {
             name: name.to_owned(),
             colour,
             active: false,
+            began: None,
             has_log: false,
             lines: TraceLines::new(styles),
             shown: String::new(),
@@ -237,16 +245,19 @@ impl Screen {
         }
     }
 
-    fn state(&mut self, id: u64, event: &Event, out: &mut String) {
+    fn state(&mut self, id: u64, event: &Event, now: Instant, out: &mut String) {
         let Event::JobState { status, failure_reason, exit_code, retried, .. } = event else { return };
-        let mut text = status.word().to_owned();
+        let mut text = summary::word(*status).to_owned();
+        if let Some(began) = self.jobs.get(&id).and_then(|job| job.began).filter(|_| status.is_complete()) {
+            let _ = write!(text, " after {:.1} s", now.saturating_duration_since(began).as_secs_f64());
+        }
         if *status == Status::Failed {
-            let _ = write!(text, ": {}", reason(failure_reason.as_deref(), *exit_code));
+            let _ = write!(text, ": {}", summary::reason(failure_reason.as_deref(), *exit_code));
         }
         if *retried {
             text.push_str("; it will be tried again");
         }
-        let text = styled(super::summary::colour(*status), &text, self.look.colours);
+        let text = styled(summary::colour(*status), &text, self.look.colours);
         self.begin_line(id, &text, out);
         self.cursor = Some(id);
         self.leave_line(out);

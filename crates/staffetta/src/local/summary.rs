@@ -62,7 +62,8 @@ pub fn table(jobs: &[JobSummary], colours: bool) -> String {
 }
 
 fn row(job: &JobSummary) -> [String; 7] {
-    let seconds = |phase: Option<Duration>| phase.map_or("-".to_owned(), |phase| format!("{:.1} s", phase.as_secs_f64()));
+    let seconds =
+        |phase: Option<Duration>| phase.map_or("-".to_owned(), |phase| format!("{:.1} s", phase.as_secs_f64()));
     let mut state = word(job.status).to_owned();
     if job.status == Status::Failed && job.retried {
         state += ", tried again";
@@ -145,10 +146,11 @@ pub(super) fn reason(failure_reason: Option<&str>, exit_code: Option<i32>) -> St
 }
 
 /// The state as people call it; GitLab's word everywhere else.
-fn word(status: Status) -> &'static str {
+pub(super) fn word(status: Status) -> &'static str {
     match status {
         Status::Success => "passed",
         Status::Canceled => "cancelled",
+        Status::Canceling => "being cancelled",
         other => other.word(),
     }
 }

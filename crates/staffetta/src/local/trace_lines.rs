@@ -333,9 +333,10 @@ mod tests {
 
     #[test]
     fn a_trace_without_headers_reads_the_same() {
-        check("section_start:1:get_sources\r\x1b[0Ktitle\nsection_end:1:get_sources\r\x1b[0K\nline\n\nlast", &[
-            "title", "line", "", "last",
-        ]);
+        check(
+            "section_start:1:get_sources\r\x1b[0Ktitle\nsection_end:1:get_sources\r\x1b[0K\nline\n\nlast",
+            &["title", "line", "", "last"],
+        );
         check("20\n2026-11-21 no header\n", &["20", "2026-11-21 no header"]);
         check("20", &["20"]);
     }
@@ -351,10 +352,7 @@ mod tests {
     fn progress_shows_its_last_state() {
         check("10%\r20%\r30%\n", &["30%"]);
         check("done\r\nnext\r\n", &["done", "next"]);
-        check(
-            &(stamped("01O", ' ', "10%\r") + &stamped("01O", '+', "20%\r") + &stamped("01O", '+', "30%")),
-            &["30%"],
-        );
+        check(&(stamped("01O", ' ', "10%\r") + &stamped("01O", '+', "20%\r") + &stamped("01O", '+', "30%")), &["30%"]);
         // Another stream cannot continue it.
         check(&(stamped("01O", ' ', "10%\r") + &stamped("01E", '+', "20%\r")), &["10%", "20%"]);
     }

@@ -26,7 +26,14 @@ impl Test {
         self.failed(job, status, None, None, false)
     }
 
-    fn failed(&mut self, job: u64, status: Status, reason: Option<&str>, code: Option<i32>, retried: bool) -> &mut Self {
+    fn failed(
+        &mut self,
+        job: u64,
+        status: Status,
+        reason: Option<&str>,
+        code: Option<i32>,
+        retried: bool,
+    ) -> &mut Self {
         self.tell(Event::JobState {
             job,
             name: name(job),
@@ -39,7 +46,8 @@ impl Test {
 
     fn log(&mut self, job: u64, text: &str) -> &mut Self {
         let offset = self.offsets.entry(job).or_default();
-        let event = Event::Log { job, name: name(job), offset: *offset, bytes: Bytes::copy_from_slice(text.as_bytes()) };
+        let event =
+            Event::Log { job, name: name(job), offset: *offset, bytes: Bytes::copy_from_slice(text.as_bytes()) };
         *offset += text.len() as u64;
         self.tell(event)
     }
@@ -85,17 +93,23 @@ fn story(look: Look) -> String {
         test.state(job, Status::Created).state(job, Status::Pending).state(job, Status::Running);
     }
     test.log(1, &stamped("00O", ' ', "Running with staffetta 0.1.0"));
-    test.log(1, &(stamped("00O", ' ', "section_start:1:step_script\r\x1b[0K") + &stamped("00O", '+', "\x1b[36;1mscript\x1b[0;m")));
+    test.log(
+        1,
+        &(stamped("00O", ' ', "section_start:1:step_script\r\x1b[0K")
+            + &stamped("00O", '+', "\x1b[36;1mscript\x1b[0;m")),
+    );
     test.log(2, &stamped("01O", ' ', "\x1b[31mred"));
     test.log(2, &stamped("01O", ' ', "still red"));
     test.log(1, &stamped("01O", ' ', ""));
     test.log(1, &stamped("00O", ' ', "\x1b[31;1mERROR: Job failed: exit code 3\x1b[0;m"));
     test.failed(1, Status::Failed, Some("script_failure"), Some(3), false);
-    test.tell(Event::Interrupted);
+    test.wait(1250).tell(Event::Interrupted);
     test.state(2, Status::Canceling).state(2, Status::Canceled);
     test.state(3, Status::Pending);
     test.failed(3, Status::Failed, Some("runner_system_failure"), None, true);
     test.state(4, Status::Skipped);
+    test.state(5, Status::Running).wait(2000).state(5, Status::Success);
+    test.state(6, Status::Manual);
     test.all()
 }
 
