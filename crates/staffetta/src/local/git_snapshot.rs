@@ -40,7 +40,9 @@ pub fn commit_of(folder: &Path) -> anyhow::Result<Snapshot> {
     let folder = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
     let repository = tempfile::tempdir().context("cannot make a temporary folder")?;
     let ours = Git::Ours { repository: repository.path(), folder: &folder };
-    ours.run(&["init", "--quiet"], b"")?;
+    // Git makes no bare repository while a work tree is named, and one that is not bare would remember the folder.
+    let bare = Git::Theirs { folder: repository.path() };
+    bare.run(&["init", "--quiet", "--bare", "--template=", "--object-format=sha1"], b"")?;
     let files = files(&folder, &ours)?;
     ensure!(!files.is_empty(), "{} has no files that git would keep", folder.display());
     ours.run(&["update-index", "--add", "--remove", "-z", "--stdin"], &files)?;
@@ -185,6 +187,7 @@ mod tests {
         let repository = snapshot.repository.path();
         assert_eq!(git(repository, &["rev-list", "--count", "--all"]), "1");
         assert_eq!(git(repository, &["rev-parse", "main"]), snapshot.commit);
+        assert_eq!(git(repository, &["rev-parse", "--is-bare-repository"]), "true");
         assert!(!folder.path().join(".git").exists());
     }
 
