@@ -34,7 +34,8 @@ impl Failure {
     }
 
     pub(super) fn server(status: u16) -> Failure {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(status).ok().filter(StatusCode::is_server_error);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Failure { status, ..Failure::new("ServerException", "Service Unavailable. Please try again later.") }
     }
 

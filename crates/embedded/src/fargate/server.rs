@@ -241,8 +241,8 @@ async fn call(
     let answer = match &fault {
         Some(CallFault::Throttle) => call.refuse(Failure::throttled()),
         Some(CallFault::ServerError { status }) => call.refuse(Failure::server(*status)),
-        Some(CallFault::CapacityUnavailable) => json(ecs_api::capacity_unavailable()),
-        Some(CallFault::Slow { .. } | CallFault::AnswerLost) | None => call.answer(&world, &body),
+        Some(CallFault::CapacityUnavailable) if name == "RunTask" => json(ecs_api::capacity_unavailable()),
+        _ => call.answer(&world, &body),
     };
     match fault {
         Some(CallFault::AnswerLost) => scissors.cut(),

@@ -78,6 +78,11 @@ async fn a_running_task_shows_its_network_interface() {
 async fn the_agent_is_started_as_the_image_says() {
     for engine in engines() {
         let (server, _agent) = server(engine, |_| {}).await;
+        let says = match engine {
+            EngineMode::ProcessGroup => "process groups: tasks share this machine's files and processes",
+            _ => "namespaces: each task sees this machine's files copy-on-write",
+        };
+        assert!(server.engine().starts_with(says), "{}", server.engine());
         let arn = arn_of(&must(&server, "RunTask", run_request()).await);
         until_printed(&server, &arn, "agent serve\n").await;
         server.shutdown().await;
