@@ -79,13 +79,13 @@ async fn serve(manager: &Manager, watched: &mut Reload) -> anyhow::Result<()> {
     loop {
         let told = tokio::select! {
             () = manager.ended(), if manager.stopping() != Stop::No => {
-                info!(left_to_their_tasks = manager.jobs(), "stopped");
+                info!(jobs_left_to_their_tasks = manager.running(), "stopped");
                 return Ok(());
             }
             _ = terminate.recv() => { stop(manager); continue }
             _ = interrupt.recv() => { stop(manager); continue }
             _ = quit.recv() => {
-                info!(jobs = manager.jobs(), "draining: no more jobs are asked for; running ones are waited for");
+                info!(jobs = manager.running(), "draining: no more jobs are asked for; running ones are waited for");
                 manager.quit();
                 continue
             }
@@ -113,7 +113,7 @@ async fn serve(manager: &Manager, watched: &mut Reload) -> anyhow::Result<()> {
 
 fn stop(manager: &Manager) {
     manager.terminate();
-    let jobs = manager.jobs();
+    let jobs = manager.running();
     if manager.stopping() == Stop::Cancel {
         warn!(jobs, "stopping the tasks of all jobs");
     } else {

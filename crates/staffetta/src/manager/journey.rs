@@ -116,12 +116,13 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
             drop(assigned);
             let deadline = received_at + timeout + GRACE;
             let supervised = Supervised { runner: runner.clone(), access, task, settings, known, deadline, ours: true };
-            supervised.until_ended(&shared).await;
+            shared.supervise(supervised, (held, Some(slot)));
         }
-        Err(end) => give_up(errand.log, &runner, &access, task, end).await,
+        Err(end) => {
+            give_up(errand.log, &runner, &access, task, end).await;
+            drop((held, slot));
+        }
     }
-    drop(held);
-    drop(slot);
 }
 
 /// GitLab learns at once that the job runs (protocol 2.9); the launch does not wait for its answer.

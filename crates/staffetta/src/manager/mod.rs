@@ -29,8 +29,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use runner::{Runner, RunnerState};
+use runner::{Held, Runner, RunnerState};
 use slots::{Slot, Slots};
+use supervise::Supervised;
 pub use stop::Stop;
 
 /// How often ECS is asked for tasks that nobody here knows.
@@ -50,8 +51,10 @@ pub struct Shared {
     stop: tokio::sync::watch::Sender<Stop>,
     system_id: SystemId,
     agents: AgentBinaries,
-    /// One per job, and the few short tasks that must end before the process may.
+    /// Jobs that are not handed over yet, and the few short tasks that must end before the process may.
     jobs: TaskTracker,
+    /// Jobs that an agent has.
+    supervised: TaskTracker,
     polls: TaskTracker,
 }
 
@@ -70,6 +73,15 @@ impl Shared {
 
     fn take_slot(&self, runner: &Runner) -> Option<Slot> {
         self.slots.take(self.concurrent(), &runner.state.slots, runner.settings.limit)
+    }
+
+    /// The slot is taken and the job held until its task has ended.
+    fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, Option<Slot>)) {
+        let stop = self.stop.subscribe();
+        self.supervised.spawn(async move {
+            job.until_ended(stop).await;
+            drop(taken);
+        });
     }
 
     fn start_job(&self, job: impl Future<Output = ()> + Send + 'static) {
@@ -94,6 +106,7 @@ impl Manager {
             system_id,
             agents,
             jobs: TaskTracker::new(),
+            supervised: TaskTracker::new(),
             polls: TaskTracker::new(),
         });
         for runner in runners {
@@ -138,16 +151,24 @@ impl Manager {
         *self.shared.stop.borrow()
     }
 
-    /// Jobs that this manager has in hand, in any phase.
-    pub fn jobs(&self) -> usize {
-        lock(&self.shared.runners).iter().map(|runner| runner.state.held().len()).sum()
+    /// Jobs that agents have and this manager supervises.
+    pub fn running(&self) -> usize {
+        self.shared.supervised.len()
     }
 
     /// Resolves when nothing is left to do after [`Manager::terminate`] or [`Manager::quit`].
     pub async fn ended(&self) {
-        self.shared.polls.close();
+        for tracker in [&self.shared.polls, &self.shared.jobs, &self.shared.supervised] {
+            tracker.close();
+        }
         self.shared.polls.wait().await;
-        self.shared.jobs.close();
+        self.shared.jobs.wait().await;
+        let mut stop = self.shared.stop.subscribe();
+        tokio::select! {
+            () = self.shared.supervised.wait() => {}
+            _ = stop.wait_for(|stop| matches!(stop, Stop::Leave { .. })) => {}
+        }
+        // A stop of a task, or a report, that the end of a job asked for.
         self.shared.jobs.wait().await;
     }
 }
@@ -218,11 +239,7 @@ async fn reap_once(shared: &Arc<Shared>) {
                     // A job of another manager that is alive counts there.
                     let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
                     let supervised = journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, ours);
-                    let supervising = shared.clone();
-                    shared.start_job(async move {
-                        supervised.until_ended(&supervising).await;
-                        drop((held, slot));
-                    });
+                    shared.supervise(supervised, (held, slot));
                 }
             }
         }

@@ -155,7 +155,7 @@ impl Finding {
 }
 
 async fn ask(shared: Arc<Shared>, runner: Arc<Runner>, slot: Slot) -> Finding {
-    let long = may_poll_long(shared.concurrent(), shared.jobs.len(), shared.runner_count());
+    let long = may_poll_long(shared.concurrent(), shared.jobs.len() + shared.supervised.len(), shared.runner_count());
     let cursor = if long { runner.state.cursor() } else { None };
     let started = Instant::now();
     let reply = runner

@@ -57,11 +57,11 @@ pub async fn give_up_launches(stop: &mut watch::Receiver<Stop>) -> Stop {
     }
 }
 
-/// Resolves when running jobs must no longer be supervised: left to their agents, or cancelled.
-pub async fn end_supervision(stop: &mut watch::Receiver<Stop>) -> Stop {
-    match stop.wait_for(|state| matches!(state, Stop::Leave { .. } | Stop::Cancel)).await {
-        Ok(state) => *state,
-        Err(_gone) => Stop::Cancel,
+/// Resolves when the tasks of running jobs must end.
+pub async fn cancelled(stop: &mut watch::Receiver<Stop>) {
+    if stop.wait_for(|state| *state == Stop::Cancel).await.is_err() {
+        // Nobody is left to say it: the jobs are their agents'.
+        std::future::pending().await
     }
 }
 

@@ -10,7 +10,6 @@ use job::trace::TraceSettings;
 use tokio::sync::watch::Receiver;
 use tracing::{info, warn};
 
-use super::Shared;
 use super::finish::{self, Verdict};
 use super::runner::Runner;
 use super::stop::{self, Stop};
@@ -32,20 +31,13 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Returns when the task has ended, or when the manager stops and leaves it to its agent.
-    pub async fn until_ended(self, shared: &Shared) {
+    /// Returns when the task has ended. A manager that leaves a job to its agent just drops this.
+    pub async fn until_ended(self, mut stop: Receiver<Stop>) {
         let task = self.runner.fargate.watch(&self.task);
-        let mut stop = shared.stop.subscribe();
         let (job, arn) = (self.access.id, &self.task.arn);
         let over = tokio::select! {
             over = ended(task.clone()) => Ok(over),
-            state = stop::end_supervision(&mut stop) => {
-                if state != Stop::Cancel || !self.ours {
-                    info!(%job, task = %arn.id(), "leaving a running job to its agent");
-                    return;
-                }
-                Err("the manager was told to stop at once")
-            }
+            () = stop::cancelled(&mut stop), if self.ours => Err("the manager was told to stop at once"),
             () = tokio::time::sleep_until(self.deadline.into()) => {
                 warn!(%job, task = %arn.id(), "the job is long over its time-out; stopping its task");
                 Err("the job was long over its time-out")

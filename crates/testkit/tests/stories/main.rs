@@ -1,0 +1,10 @@
+//! The journey of a job, told as stories: the real manager, AWS SDK, SSH and agent against the embedded servers.
+//! Each story ends with `World::end`, which fails if a task is left.
+
+mod cancel;
+mod ecs_faults;
+mod gitlab_faults;
+mod journey;
+mod lost_tasks;
+mod restart;
+mod scripts;

@@ -1,0 +1,67 @@
+use embedded::gitlab::{Config, Status, Variable};
+use testkit::{Setup, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_prints_100_mb_passes_and_its_log_is_cut_at_the_limit() {
+    let mut world = World::start(Setup::default()).await;
+    let (job, trace) = world.run_job("  script: yes 0123456789abcdef | head -c 100000000").await;
+    assert_eq!(job.status, Status::Success);
+    assert!(trace.contains("exceeded limit of 4194304 bytes"), "the end: {}", &trace[trace.len() - 300..]);
+    assert!(trace.len() < 4_194_304 + 1_000, "{} bytes", trace.len());
+    assert_eq!(job.trace_matches, Some(true));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_text_arrive_as_replacement_characters() {
+    let mut world = World::start(Setup::default()).await;
+    let (job, trace) = world.run_job("  script: \"printf 'a\\\\377\\\\376b\\\\000c\\\\n'\"").await;
+    assert_eq!(job.status, Status::Success, "{trace}");
+    assert!(trace.contains("a\u{fffd}\u{fffd}b"), "{trace:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masked_value_never_shows_also_when_it_is_written_in_two_parts() {
+    let secret = "correct-horse-battery";
+    let gitlab = Config { variables: vec![Variable::new("SECRET", secret).masked()], ..Setup::default().gitlab };
+    let mut world = World::start(Setup { gitlab, ..Setup::default() }).await;
+    let (job, trace) = world
+        .run_job("  script:\n    - echo whole $SECRET\n    - printf 'parts correct-ho'; sleep 0.3; printf 'rse-battery\\n'\n    - echo $SECRET >&2")
+        .await;
+    assert_eq!(job.status, Status::Success, "{trace}");
+    assert!(!trace.contains(secret), "{trace}");
+    assert!(trace.contains("whole [MASKED]") && trace.contains("parts [MASKED]"), "{trace}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_kills_its_agent_fails_as_a_lost_task_and_hangs_nothing() {
+    for definition in ["staffetta-agent", "staffetta-sshd"] {
+        let mut world = World::start(Setup { task_definition: definition, ..Setup::default() }).await;
+        // In the agent's own image it is process 1, which only the kernel outside can kill; so its whole task is ended.
+        let (job, trace) = world
+            .run_job(
+                "  script: [echo killing, pkill -KILL -f staffetta-agent || true, sleep 600]\n  timeout: 20 seconds",
+            )
+            .await;
+        assert_eq!(job.status, Status::Failed, "{definition}: {trace}");
+        assert!(trace.contains("killing"), "{definition}: {trace}");
+        world.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_task_has_no_token_of_the_runner_and_no_credential_of_the_manager() {
+    let mut world = World::start(Setup::default()).await;
+    let config = std::fs::read_to_string(world.config_file()).expect("config.toml");
+    let tokens: Vec<&str> = config.lines().filter_map(|line| line.strip_prefix("token = ")).collect();
+    let (job, trace) =
+        world.run_job("  script:\n    - env\n    - cat /proc/1/environ /proc/1/cmdline | tr '\\0' '\\n'").await;
+    assert_eq!(job.status, Status::Success, "{trace}");
+    for token in tokens {
+        assert!(!trace.contains(token.trim_matches('"')), "{trace}");
+    }
+    assert!(!trace.contains("AWS_SECRET_ACCESS_KEY"), "{trace}");
+    world.end().await;
+}
