@@ -44,7 +44,7 @@ pub struct CapacityProvider {
 }
 
 /// Where the AWS credentials come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Credentials {
     /// Environment, profile, web identity, container, instance.
     #[default]

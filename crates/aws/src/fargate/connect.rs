@@ -39,6 +39,7 @@ pub struct Regions {
 struct RegionKey {
     region: Option<String>,
     endpoint_url: Option<String>,
+    credentials: Credentials,
 }
 
 /// One account and region.
@@ -93,7 +94,11 @@ impl Fargate {
 
 impl Regions {
     async fn get(&self, config: &FargateConfig) -> Result<Arc<Region>, ConnectError> {
-        let key = RegionKey { region: config.region.clone(), endpoint_url: config.endpoint_url.clone() };
+        let key = RegionKey {
+            region: config.region.clone(),
+            endpoint_url: config.endpoint_url.clone(),
+            credentials: config.credentials,
+        };
         let mut regions = self.regions.lock().await;
         if let Some(region) = regions.get(&key) {
             return Ok(region.clone());

@@ -24,10 +24,13 @@ const RUNNING: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(15);
 /// ECS is eventually consistent: a task may be MISSING for a while after RunTask named it.
 const GRACE: Duration = Duration::from_secs(60);
+/// How long the last look at a task that is not watched any more is kept.
+const KEEP: Duration = Duration::from_secs(120);
 
 impl Fargate {
     /// Follows a task to its end: the receiver has each new look, and its sender is gone after the last one
-    /// ([`Task::is_over`]). Dropping the receiver ends the watch. This `Fargate` must live as long.
+    /// ([`Task::is_over`]). Dropping the receiver ends the watch; taken up again within two minutes, it goes on from
+    /// its last look. This `Fargate` must live as long.
     pub fn watch(&self, task: &Task) -> watch::Receiver<Task> {
         self.describer.watch(task)
     }
@@ -69,6 +72,8 @@ struct Shared {
     cluster: String,
     use_public_ip: bool,
     watched: Mutex<HashMap<TaskArn, Watched>>,
+    /// The last looks at tasks that are not watched any more, and since when.
+    left: Mutex<HashMap<TaskArn, (Task, Instant)>>,
     changed: Notify,
 }
 
@@ -137,6 +142,7 @@ impl Describer {
             cluster: cluster.to_owned(),
             use_public_ip,
             watched: Mutex::default(),
+            left: Mutex::default(),
             changed: Notify::new(),
         });
         let looking = tokio::spawn(shared.clone().keep_looking());
@@ -154,12 +160,15 @@ impl Describer {
         if let Some(known) = watched.get(&task.arn) {
             return known.task.subscribe();
         }
+        let left = self.shared.left().remove(&task.arn);
+        let task = left.map_or_else(|| task.clone(), |(task, _)| task);
         let (sender, receiver) = watch::channel(task.clone());
-        if !task.is_over() {
-            let entry = Watched { task: sender, since: now, last_look: now, seen: false, urgent: false };
-            watched.insert(task.arn.clone(), entry);
-            self.shared.changed.notify_one();
+        if task.is_over() {
+            self.shared.left().insert(task.arn.clone(), (task, now));
+            return receiver;
         }
+        watched.insert(task.arn, Watched { task: sender, since: now, last_look: now, seen: false, urgent: false });
+        self.shared.changed.notify_one();
         receiver
     }
 
@@ -174,6 +183,16 @@ impl Describer {
 impl Shared {
     fn watched(&self) -> MutexGuard<'_, HashMap<TaskArn, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken after `watched` where both are held.
+    fn left(&self) -> MutexGuard<'_, HashMap<TaskArn, (Task, Instant)>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a watch, and keeps what it saw for whoever takes it up again.
+    fn leave(&self, arn: TaskArn, watched: &Watched, now: Instant) {
+        self.left().insert(arn, (watched.task.borrow().clone(), now));
     }
 
     async fn keep_looking(self: Arc<Self>) {
@@ -215,7 +234,10 @@ impl Shared {
     /// What is watched, without what nobody watches any more.
     fn due(&self, now: Instant) -> Vec<Due> {
         let mut watched = self.watched();
-        watched.retain(|_, entry| entry.task.receiver_count() > 0);
+        for (arn, entry) in watched.extract_if(|_, entry| entry.task.receiver_count() == 0) {
+            self.leave(arn, &entry, now);
+        }
+        self.left().retain(|_, (_, since)| now.saturating_duration_since(*since) < KEEP);
         let due = watched.iter().map(|(arn, entry)| Due {
             arn: arn.clone(),
             last_look: entry.last_look,
@@ -311,15 +333,17 @@ impl Shared {
                 }
                 news
             });
-            if over {
-                watched.remove(&arn);
+            if over && let Some(entry) = watched.remove(&arn) {
+                self.leave(arn, &entry, now);
             }
         }
         for arn in seen.missing {
-            let Some(entry) = watched.get(&arn) else { continue };
-            if is_gone(entry.seen, now.saturating_duration_since(entry.since)) {
+            let gone = |entry: &Watched| is_gone(entry.seen, now.saturating_duration_since(entry.since));
+            if watched.get(&arn).is_some_and(gone)
+                && let Some(entry) = watched.remove(&arn)
+            {
                 entry.task.send_modify(|task| task.last_status = Status::Gone);
-                watched.remove(&arn);
+                self.leave(arn, &entry, now);
             }
         }
     }

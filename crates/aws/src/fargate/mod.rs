@@ -13,6 +13,7 @@ mod list_tasks;
 mod phases;
 mod public_ip;
 mod run_task;
+mod stop_reasons;
 mod stop_task;
 mod task;
 

@@ -1,0 +1,5 @@
+//! The Fargate client against a server that answers word by word what a test tells it to.
+
+mod run_task;
+mod scripted;
+mod tasks;
