@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::calls::Api;
 
-/// Two throttles closer than this to each other are one event: calls that were under way together.
-const SAME_THROTTLE: Duration = Duration::from_millis(500);
 /// Two throttles further apart than this have nothing to do with each other.
-const REPEATED_THROTTLE: Duration = Duration::from_secs(3);
+const REPEATED_THROTTLE: Duration = Duration::from_secs(1);
 /// What is left of the rate when an emptied bucket is throttled again: another tool, or a smaller region.
 const SLOWER: f64 = 0.7;
 const SLOWEST: f64 = 0.1;
@@ -44,14 +42,14 @@ impl Bucket {
         Err(Duration::from_secs_f64((1.0 - self.tokens) / self.per_second).max(Duration::from_micros(100)))
     }
 
-    /// ECS said that its own bucket is empty, so ours is too; when it says so again soon, the rate is too high.
-    pub fn throttled(&mut self, now: Instant) {
-        self.refill(now);
-        let since = self.throttled_at.map(|at| now.saturating_duration_since(at));
-        if since.is_some_and(|since| since < SAME_THROTTLE) {
+    /// ECS said that its own bucket is empty, so ours is too; when it says so again soon, the rate is too high. Calls
+    /// that were `sent` before the last throttle was known have nothing new to say.
+    pub fn throttled(&mut self, sent: Instant, now: Instant) {
+        if self.throttled_at.is_some_and(|at| sent <= at) {
             return;
         }
-        if since.is_some_and(|since| since < REPEATED_THROTTLE) {
+        self.refill(now);
+        if self.throttled_at.is_some_and(|at| now.saturating_duration_since(at) < REPEATED_THROTTLE) {
             self.per_second = (self.per_second * SLOWER).max(self.nominal * SLOWEST);
         }
         self.tokens = 0.0;
@@ -138,10 +136,10 @@ impl Buckets {
         }
     }
 
-    pub fn throttled(&self, api: Api) {
+    pub fn throttled(&self, api: Api, sent: Instant) {
         // ECS does not say which of its buckets was empty; the call's narrowest comes first.
         if let Some(gate) = self.gates(api).first() {
-            gate.bucket().throttled(Instant::now());
+            gate.bucket().throttled(sent, Instant::now());
         }
     }
 
@@ -189,9 +187,10 @@ mod tests {
     fn a_throttle_empties_the_bucket_but_one_alone_does_not_slow_it() {
         let start = Instant::now();
         let mut bucket = Bucket::new(100, 20, start);
-        bucket.throttled(start);
+        bucket.throttled(start, start);
         assert!(bucket.take(start + Duration::from_millis(10)).is_err());
-        bucket.throttled(start + Duration::from_millis(100));
+        // The others of the same burst learn of it a little later.
+        bucket.throttled(start, start + Duration::from_millis(100));
         let count = served(&mut bucket, start + Duration::from_millis(100), Duration::from_secs(10));
         assert!((200..=204).contains(&count), "{count}");
     }
@@ -205,7 +204,8 @@ mod tests {
             match ours.take(now) {
                 Ok(()) if theirs.take(now).is_ok() => accepted += 1,
                 Ok(()) => {
-                    ours.throttled(now);
+                    ours.throttled(now, now);
+                    now += Duration::from_millis(1);
                     refused += 1;
                 }
                 Err(wait) => now += wait,
@@ -237,7 +237,7 @@ mod tests {
             let mut now = start;
             for _ in 0..throttles {
                 now += Duration::from_secs(1);
-                bucket.throttled(now);
+                bucket.throttled(now, now);
             }
             for _ in 0..100 {
                 if let Err(wait) = bucket.take(now) {

@@ -163,11 +163,12 @@ impl Region {
     ) -> Result<T, CallError> {
         self.buckets.turn(api, queued).await;
         self.counters.called(api);
+        let sent = Instant::now();
         let answer = call.await;
         if let Err(CallError::Throttled(reason)) = &answer {
             tracing::debug!(api = api.name(), reason, "throttled");
             self.counters.throttled();
-            self.buckets.throttled(api);
+            self.buckets.throttled(api, sent);
         }
         answer
     }
