@@ -62,16 +62,20 @@ fn ancestors(pid: i32) -> impl Iterator<Item = (i32, proc::Stat)> {
     std::iter::successors(parent(pid), move |(pid, _)| parent(*pid))
 }
 
-/// Ends the container whose server `sshd` is. If sshd is not the first process itself, the first one waits for it.
-pub fn end(sshd: Process) {
-    let still_sshd =
-        proc::stat(sshd.pid).is_some_and(|stat| stat.started == sshd.started && stat.name.starts_with("sshd"));
-    if !still_sshd {
-        return;
+/// Ends the container whose server `sshd` is, and says whether nobody can come in any more. If sshd is not
+/// the first process itself, the first one waits for it.
+pub fn end(sshd: Process) -> bool {
+    let same = proc::stat(sshd.pid).is_some_and(|stat| stat.started == sshd.started && stat.name.starts_with("sshd"));
+    if !same {
+        return true;
     }
-    if let Err(error) = kill(Pid::from_raw(sshd.pid), Signal::SIGTERM) {
-        // The manager sees that the job is over, and stops the task.
-        tracing::warn!(pid = sshd.pid, %error, "cannot end the container");
+    match kill(Pid::from_raw(sshd.pid), Signal::SIGTERM) {
+        Ok(()) => true,
+        Err(error) => {
+            // The manager sees that the job is over, and stops the task.
+            tracing::warn!(pid = sshd.pid, %error, "cannot end the container");
+            false
+        }
     }
 }
 

@@ -178,8 +178,9 @@ pub async fn keep(state: &State, sshd: Option<Process>) -> io::Result<bool> {
     if orphans.is_ok() {
         end_children().await;
     }
-    if let Some(sshd) = sshd {
-        container::end(sshd);
+    if sshd.is_some_and(container::end) {
+        // Nobody can ask any more. Containers of tests leave their `/tmp` behind.
+        fs::remove_dir_all(&state.0)?;
     }
     knows
 }

@@ -33,6 +33,9 @@ pub enum RunError {
     Report(#[from] ReportError),
     #[error("the task ended before GitLab knew how the job did")]
     OutOfTime,
+    /// GitLab knows; the task must still not look as if it had ended by itself.
+    #[error("the task was stopped from outside")]
+    Terminated,
     /// A mistake of ours.
     #[error("the agent broke down: {0}")]
     Broken(String),
@@ -63,7 +66,9 @@ pub async fn run(
 ) -> Result<Reported, RunError> {
     let run = Run::new(hand_over, terminated.clone(), orphans)?;
     let outcome = run.journey().await;
-    run.report(&outcome, terminated).await
+    let stopped = *terminated.borrow();
+    let reported = run.report(&outcome, terminated).await?;
+    if stopped { Err(RunError::Terminated) } else { Ok(reported) }
 }
 
 impl Run {

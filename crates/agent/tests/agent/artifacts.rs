@@ -1,0 +1,159 @@
+//! Artifacts on their way out and in.
+
+use std::io::{Cursor, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use crate::support::World;
+
+fn dependency(id: u64) -> serde_json::Value {
+    let token = format!("token-of-{id}");
+    json!({"id": id, "token": token, "name": "compile", "artifacts_file": {"filename": "artifacts.zip", "size": 1}})
+}
+
+#[tokio::test]
+async fn what_one_job_uploads_another_one_downloads() {
+    let mut world = World::new(&[
+        "mkdir -p dist/sub",
+        "printf '#!/bin/sh\\necho it runs\\n' > dist/run.sh; chmod 750 dist/run.sh",
+        "ln -s run.sh dist/link; ln -s /nowhere dist/dangling",
+        "touch -d '2009-02-13 23:31:31 UTC' dist/sub/old; echo no > dist/debug.log",
+    ])
+    .await;
+    world.set("NAME", "app");
+    world.payload["artifacts"] = json!([{
+        "name": "$NAME-${CI_JOB_STATUS:-x}", "paths": ["dist/"], "exclude": ["dist/**/*.log"], "expire_in": "1 week",
+        "artifact_type": "archive", "artifact_format": "zip",
+    }]);
+    let ended = world.run().await.succeeded();
+    ended.shows("dist/: found 6 matching artifact files and directories").shows("dist/**/*.log: excluded 1 files");
+    ended.shows("Uploading artifacts as \"archive\" to coordinator... 201 Created");
+    let [upload] = &world.gitlab.uploads()[..] else { panic!("one upload") };
+    assert_eq!(upload.name, "app-running.zip");
+    assert_eq!(upload.query["expire_in"], "1 week");
+    assert_eq!((&*upload.query["artifact_type"], &*upload.query["artifact_format"]), ("archive", "zip"));
+
+    let mut next =
+        World::new(&["dist/run.sh", "dist/link", "stat -c '%a %Y' dist/run.sh dist/sub/old", "readlink dist/dangling"])
+            .await;
+    next.gitlab.offer(6, upload.bytes.clone(), 0);
+    next.payload["dependencies"] =
+        json!([dependency(6), {"id": 5, "token": "x", "name": "without", "artifacts_file": null}]);
+    let ended = next.run().await.succeeded();
+    ended.shows("Downloading artifacts for compile (6)...").shows("it runs\n").shows("\n750 ");
+    ended.shows(" 1234567891\n").shows("/nowhere\n").hides("without");
+    assert!(!next.project().join("dist/debug.log").exists());
+}
+
+#[tokio::test]
+async fn uploads_follow_the_outcome() {
+    for (script, kept) in [("true", ["always.gz", "success.zip"]), ("false", ["always.gz", "failure.zip"])] {
+        let mut world = World::new(&["touch file", script]).await;
+        world.payload["artifacts"] = json!([
+            {"name": "always", "paths": ["file"], "when": "always", "artifact_type": "junit", "artifact_format": "gzip"},
+            {"name": "success", "paths": ["file"]},
+            {"name": "failure", "paths": ["file"], "when": "on_failure"},
+        ]);
+        world.run().await;
+        assert_eq!(
+            world.gitlab.uploads().iter().map(|upload| upload.name.clone()).collect::<Vec<_>>(),
+            kept,
+            "{script}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn reports_are_gzip_or_raw() {
+    let mut world = World::new(&["echo '<xml/>' > report.xml", "echo '{}' > sast.json"]).await;
+    world.payload["artifacts"] = json!([
+        {"name": "junit.xml", "paths": ["report.xml"], "artifact_type": "junit", "artifact_format": "gzip"},
+        {"name": "gl-sast-report.json", "paths": ["sast.json"], "artifact_type": "sast", "artifact_format": "raw"},
+    ]);
+    world.run().await.succeeded();
+    let [junit, sast] = &world.gitlab.uploads()[..] else { panic!("two uploads") };
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(&junit.bytes[..]).read_to_string(&mut text).expect("gzip");
+    assert_eq!((junit.name.as_str(), text.as_str()), ("junit.xml.gz", "<xml/>\n"));
+    assert_eq!((sast.name.as_str(), &sast.bytes[..]), ("gl-sast-report.json", &b"{}\n"[..]));
+}
+
+#[tokio::test]
+async fn untracked_files_are_those_that_git_does_not_know() {
+    let mut world =
+        World::new(&["git init -q . && echo ignored > .gitignore", "touch ignored 'a b' tracked && git add tracked"])
+            .await;
+    world.payload["artifacts"] = json!([{"untracked": true, "exclude": [".gitignore"]}]);
+    world.run().await.succeeded().shows("untracked: found 2 files");
+    let upload = world.gitlab.uploads().remove(0);
+    let zip = zip::ZipArchive::new(Cursor::new(upload.bytes)).expect("a zip");
+    let names: Vec<_> =
+        (0..zip.len()).map(|at| zip.name_for_index(at).expect("a name").expect("UTF-8").into_owned()).collect();
+    assert_eq!(names, ["a b", "ignored"]);
+}
+
+#[tokio::test]
+async fn nothing_to_upload_is_no_failure_but_what_cannot_be_uploaded_is() {
+    let mut world = World::new(&["mkdir -p d"]).await;
+    world.payload["artifacts"] = json!([{"paths": ["none/"]}]);
+    world.run().await.succeeded().shows("WARNING: none/: no matching files").shows("ERROR: No files to upload");
+    world.payload["artifacts"] = json!([{"paths": ["d"], "artifact_format": "gzip"}]);
+    world.run().await.failed("script_failure", 1).shows("d is not a regular file");
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_does_not_hide_why_the_script_did() {
+    let mut world = World::new(&["mkdir d", "exit 9"]).await;
+    world.payload["artifacts"] = json!([{"paths": ["d"], "artifact_format": "gzip", "when": "always"}]);
+    world.run().await.failed("script_failure", 9);
+}
+
+#[tokio::test]
+async fn a_missing_archive_fails_the_job_before_its_script() {
+    let mut world = World::new(&["echo never"]).await;
+    world.payload["dependencies"] = json!([dependency(6)]);
+    world.run().await.failed("script_failure", 1).hides("\nnever").shows("Downloading artifacts from coordinator...");
+}
+
+#[tokio::test]
+async fn downloads_are_tried_as_often_as_the_job_says() {
+    let archive = zip_of("file", "content");
+    let mut world = World::new(&["cat file"]).await;
+    // The client itself tries three times.
+    world.gitlab.offer(6, archive, 3);
+    world.payload["dependencies"] = json!([dependency(6)]);
+    world.set("ARTIFACT_DOWNLOAD_ATTEMPTS", "2");
+    let ended = world.run().await.succeeded();
+    ended.shows("content");
+    assert_eq!(ended.trace.matches("Downloading artifacts for compile").count(), 2, "{}", ended.trace);
+}
+
+#[tokio::test]
+async fn an_archive_that_leaves_the_project_is_refused() {
+    let mut world = World::new(&["echo never"]).await;
+    world.gitlab.offer(6, zip_of("../../evil", "evil"), 0);
+    world.payload["dependencies"] = json!([dependency(6)]);
+    world.run().await.failed("script_failure", 1).shows("outside of the project directory").hides("\nnever");
+    assert!(!world.place("builds/evil").exists());
+}
+
+#[tokio::test]
+async fn directories_keep_their_modes() {
+    let mut world = World::new(&["mkdir -m 700 private && touch private/file"]).await;
+    world.payload["artifacts"] = json!([{"paths": ["private"]}]);
+    world.run().await.succeeded();
+    let mut next = World::new(&["true"]).await;
+    next.gitlab.offer(6, world.gitlab.uploads().remove(0).bytes, 0);
+    next.payload["dependencies"] = json!([dependency(6)]);
+    next.run().await.succeeded();
+    let mode = next.project().join("private").metadata().expect("it").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+fn zip_of(name: &str, content: &str) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("an entry");
+    zip.write_all(content.as_bytes()).expect("an entry");
+    zip.finish().expect("a zip").into_inner()
+}
