@@ -268,7 +268,7 @@ impl State {
     /// Later jobs first: cancelling an early one must not start or skip one that is cancelled next.
     pub(super) fn cancel_pipeline(&mut self, id: PipelineId, now: SystemTime) -> bool {
         let latest = self.pipelines.get(&id).map(|pipeline| pipeline.latest.clone()).unwrap_or_default();
-        latest.into_iter().rev().fold(false, |any, job| self.cancel(job, now) || any)
+        latest.into_iter().rev().filter(|job| self.cancel(*job, now)).count() > 0
     }
 
     /// What a person does with a manual job. Jobs that were skipped because of it get another chance.

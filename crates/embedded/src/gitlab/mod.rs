@@ -143,7 +143,9 @@ impl Server {
         }
         let commit = git::read_commit(&repo, &commit).await?;
         let id = self.shared.change(|state| state.new_pipeline_id());
+        let one_at_a_time = self.shared.repository.lock().await;
         git::serve(&self.shared.directory, &repo, &commit, &branch, id).await?;
+        drop(one_at_a_time);
         self.shared
             .change(|state| state.add_pipeline(id, Arc::new(commit), branch, pipeline, variables, SystemTime::now()));
         Ok(id)
@@ -201,9 +203,9 @@ impl Server {
         self.shared.faults.clone()
     }
 
-    /// Every answered request so far.
+    /// Every answered request so far, oldest first (the newest 200,000).
     pub fn requests(&self) -> Vec<RequestLog> {
-        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// How many requests the predicate holds for, without copying the log.

@@ -25,6 +25,7 @@ pub(super) const FAILURE_REASONS: [&str; 12] = [
     "runner_interrupted",
 ];
 
+/// `run` is left out rather than null: GitLab's own runner loses a job with a null there.
 pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
     let job = state.jobs.get(&id)?;
     let pipeline = state.pipelines.get(&job.pipeline)?;
@@ -80,7 +81,6 @@ pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
         "cache": [],
         "credentials": [],
         "dependencies": dependencies.iter().map(|job| dependency(job)).collect::<Vec<_>>(),
-        "run": null,
         "features": {
             "trace_sections": true,
             "token_mask_prefixes": ["glpat-"],

@@ -1,6 +1,6 @@
 //! The routes, and what surrounds every request: the deliberate faults and the log.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -98,7 +98,7 @@ async fn surround(
         }
     };
     log.status = response.as_ref().map(|response| response.status().as_u16());
-    shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(log);
+    shared.log(log);
     response.unwrap_or_else(|| {
         wire.cut();
         StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -1,6 +1,6 @@
 //! All that the server knows, behind one lock, and the events that tell of its changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -15,6 +15,9 @@ use super::job::Job;
 use super::runners::Runner;
 use super::view::{Event, JobId, JobView, PipelineId, RequestLog, Status};
 
+/// A server that runs for weeks must not grow by its log: the oldest requests are forgotten.
+const MOST_REQUESTS: usize = 200_000;
+
 /// What the handlers share.
 pub(super) struct Shared {
     pub config: Config,
@@ -26,7 +29,9 @@ pub(super) struct Shared {
     pub registration_token: String,
     pub personal_access_token: String,
     pub faults: Faults,
-    pub requests: Mutex<Vec<RequestLog>>,
+    pub requests: Mutex<VecDeque<RequestLog>>,
+    /// Held while a commit is added to the served repository.
+    pub repository: tokio::sync::Mutex<()>,
     /// Ticks after every change of the state.
     pub changed: watch::Sender<()>,
     pub state: Mutex<State>,
@@ -44,6 +49,7 @@ impl Shared {
             personal_access_token: format!("glpat-{}", random_word()),
             faults: Faults::default(),
             requests: Mutex::default(),
+            repository: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(()),
             state: Mutex::new(state),
         }
@@ -62,6 +68,14 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A handler that panicked leaves a state that is at worst one job behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn log(&self, request: RequestLog) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.len() == MOST_REQUESTS {
+            requests.pop_front();
+        }
+        requests.push_back(request);
     }
 
     pub(super) fn project_url(&self) -> String {

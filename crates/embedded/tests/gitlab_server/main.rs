@@ -3,6 +3,7 @@
 mod artifacts;
 mod client;
 mod faults;
+mod official_runner;
 mod pipelines;
 mod registration;
 mod reporting;

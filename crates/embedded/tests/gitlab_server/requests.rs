@@ -203,6 +203,7 @@ async fn a_payload_holds_what_gitlab_sends() {
     // The file's own value is still there, expanded, below the one that wins.
     assert_eq!(entry("GREETING")[0]["value"], "build-hunter22");
     assert!(taken.variable("CI_BUILDS_DIR").is_none(), "the runner sets it");
+    assert!(payload.get("run").is_none(), "a null makes GitLab's own runner lose the job");
 }
 
 #[tokio::test]
