@@ -141,6 +141,10 @@ struct Output<'a> {
     bytesize: Option<u64>,
 }
 
+fn is_page(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+}
+
 impl Client {
     /// PUT `jobs/:id` (4.3).
     pub async fn update_job(&self, update: &JobUpdate<'_>) -> UpdateAnswer {
@@ -174,6 +178,8 @@ impl Client {
         let headers = answer.response.headers();
         let (mut signal, interval) = (signal(headers), interval(headers));
         let result = match answer.response.status() {
+            // GitLab never answers an update with a page: something in between does, and the state is not known to anyone.
+            StatusCode::OK if is_page(headers) => UpdateResult::Unavailable("200 with a page of HTML".into()),
             StatusCode::OK => UpdateResult::Done,
             StatusCode::ACCEPTED => UpdateResult::NotYet,
             StatusCode::PRECONDITION_FAILED => UpdateResult::Resend,

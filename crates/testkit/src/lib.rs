@@ -7,7 +7,7 @@ mod world;
 
 pub use manager_process::ManagerProcess;
 pub use repository::Repository;
-pub use world::{Setup, World};
+pub use world::{ENVIRONMENTS, Setup, World};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +18,11 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// A program of this workspace. Cargo builds programs only for their own package's tests, so `make test` builds
 /// all of them first.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let folder = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let program = folder.join(name);
-    assert!(program.is_file(), "{} is missing: run `cargo build --workspace --bins` first", program.display());
-    program
+    let this = std::env::current_exe().expect("a program knows its own path");
+    // A test is target/PROFILE/deps/TEST, the bench target/PROFILE/bench.
+    let mut programs = this.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let program = programs.find(|program| program.is_file());
+    program.unwrap_or_else(|| panic!("{name} is missing: run `cargo build --workspace --bins` first"))
 }
 
 /// Waits until `condition` holds, looking often. For conditions that no event announces: a process that ends.

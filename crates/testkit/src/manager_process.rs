@@ -58,9 +58,12 @@ impl ManagerProcess {
         assert_eq!(said.await, Ok(true), "the manager never said {text:?}:\n{}", self.log);
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().expect("the manager lives").cast_signed())
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.id().expect("the manager lives");
-        kill(Pid::from_raw(pid.cast_signed()), signal).expect("a signal");
+        kill(self.pid(), signal).expect("a signal");
     }
 
     /// What it said until its end, and how it ended.

@@ -62,7 +62,7 @@ impl World {
         let gitlab = gitlab::start(setup.gitlab).await.expect("the embedded GitLab");
         let fargate = fargate::start(setup.fargate).await.expect("the embedded Fargate");
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut text = format!("concurrent = 1000\ncheck_interval = 1\n{}\n", setup.global);
+        let mut text = format!("concurrent = 1000\ncheck_interval = 1\nshutdown_timeout = 3\n{}\n", setup.global);
         for name in ENVIRONMENTS {
             let token = gitlab.register_runner(name, &[name]);
             write!(
@@ -189,8 +189,6 @@ ssh_port = {port}
         let stopped = |tasks: &[fargate::TaskView]| tasks.iter().all(|task| task.last_status == "STOPPED");
         let idle = self.fargate.wait_for(PATIENCE, stopped).await;
         assert!(idle.is_some(), "tasks are left: {:?}", self.fargate.tasks());
-        // Idle long polls end with their server.
-        self.gitlab.set_down(true).await;
         self.stop_manager().await;
         self.gitlab.shutdown().await;
         self.fargate.shutdown().await;

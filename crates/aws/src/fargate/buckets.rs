@@ -101,7 +101,8 @@ impl Gate {
 /// The buckets of one account and region (facts 3.1, 3.2).
 #[derive(Debug)]
 pub struct Buckets {
-    /// Fargate starts 100 tasks at once, then 20 a second; smaller regions are learned from their throttles.
+    /// Fargate would start 100 tasks at once, but takes only 20 RunTask calls at once, then 20 a second, and a job is
+    /// one call (facts 3.1). Smaller regions are learned from their throttles.
     launches: Gate,
     /// Shared by RunTask, StopTask and other changes.
     changes: Gate,
@@ -114,7 +115,7 @@ pub struct Buckets {
 impl Default for Buckets {
     fn default() -> Self {
         Self {
-            launches: Gate::new(100, 20),
+            launches: Gate::new(20, 20),
             changes: Gate::new(100, 40),
             reads: Gate::new(100, 20),
             interfaces: Gate::new(100, 20),

@@ -7,9 +7,11 @@ mod prompt_stream;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use russh::Names;
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Disconnect, Error};
@@ -71,6 +73,7 @@ impl ConnectError {
 pub struct Connection {
     session: Handle<Greeter>,
     host_key: HostKey,
+    agent_itself: bool,
     /// The longest that one exchange may take.
     patience: Duration,
 }
@@ -111,7 +114,9 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let seen = Arc::new(Mutex::new(None));
-        let greeter = Greeter { pinned: target.pinned.clone(), seen: Arc::clone(&seen) };
+        let agent_itself = Arc::new(AtomicBool::new(false));
+        let greeter =
+            Greeter { pinned: target.pinned.clone(), seen: Arc::clone(&seen), agent_itself: Arc::clone(&agent_itself) };
         let greeted = client::connect_stream(Arc::new(config()), stream, greeter).await;
         let host_key = seen.lock().expect("no code panics while it holds this lock").take();
         let mut session = match (greeted, &target.pinned, &host_key) {
@@ -129,7 +134,9 @@ impl Connection {
 
         let key = PrivateKeyWithHashAlg::new(target.key.private(), None);
         match session.authenticate_publickey(&target.user, key).await {
-            Ok(AuthResult::Success) => Ok(Self { session, host_key, patience }),
+            Ok(AuthResult::Success) => {
+                Ok(Self { session, host_key, agent_itself: agent_itself.load(Ordering::Relaxed), patience })
+            }
             // russh reports a connection that is lost meanwhile as a refusal too.
             Ok(AuthResult::Failure { .. }) if session.is_closed() => {
                 Err(unreachable(target, &"the connection was closed during authentication"))
@@ -142,6 +149,12 @@ impl Connection {
     /// To be pinned: the next connection to the same task must show the same key.
     pub fn host_key(&self) -> &HostKey {
         &self.host_key
+    }
+
+    /// The server is the agent, and so the container's first process: it cannot be killed from within the task.
+    /// False for OpenSSH, beside which the agent is a process like any other.
+    pub fn is_agent_itself(&self) -> bool {
+        self.agent_itself
     }
 
     /// Says goodbye. Without it the server finds out by itself.
@@ -169,6 +182,7 @@ fn config() -> client::Config {
 struct Greeter {
     pinned: Option<HostKey>,
     seen: Arc<Mutex<Option<HostKey>>>,
+    agent_itself: Arc<AtomicBool>,
 }
 
 impl client::Handler for Greeter {
@@ -179,5 +193,11 @@ impl client::Handler for Greeter {
         let trusted = self.pinned.as_ref().is_none_or(|pinned| *pinned == key);
         *self.seen.lock().expect("no code panics while it holds this lock") = Some(key);
         Ok(trusted)
+    }
+
+    async fn kex_done(&mut self, _: Option<&[u8]>, _: &Names, session: &mut client::Session) -> Result<(), Error> {
+        let ours = format!("SSH-2.0-{}_", job::PRODUCT);
+        self.agent_itself.store(session.remote_sshid().starts_with(ours.as_bytes()), Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -17,14 +17,16 @@ const INTERRUPTED: u8 = 130;
 
 /// Run a pipeline here, through the real manager, SSH and agent, without GitLab or AWS
 #[derive(Debug, Args)]
-#[command(after_help = "The folder's present state is committed to a repository of its own; nothing in the folder changes.
+#[command(
+    after_help = "The folder's present state is committed to a repository of its own; nothing in the folder changes.
 Each job runs in a task of the embedded Fargate, one environment for each set of tags.
 Ctrl-C cancels the pipeline; a second one does not wait for its jobs.
 
 Exit codes: 0 the pipeline passed, 1 it did not, 2 it could not be started, 130 it was interrupted.
 
 Example:
-  staffetta local examples/three-environments")]
+  staffetta local examples/three-environments"
+)]
 pub struct Arguments {
     /// Folder with the sources
     #[arg(default_value = ".", value_name = "DIR")]
@@ -38,7 +40,7 @@ pub struct Arguments {
     /// Take as long as Fargate takes to start a task: about 20 seconds
     #[arg(long)]
     real_delays: bool,
-    /// One line for each change of a job's state instead of its log
+    /// One line for each job when it ends instead of its log
     #[arg(long, conflicts_with = "json")]
     quiet: bool,
     /// One JSON object for each event

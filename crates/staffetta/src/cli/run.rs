@@ -117,7 +117,10 @@ fn stop(manager: &Manager) {
     if manager.stopping() == Stop::Cancel {
         warn!(jobs, "stopping the tasks of all jobs");
     } else {
-        info!(jobs, "stopping: hand-overs under way are finished, running jobs are left to their tasks; a second signal stops them");
+        info!(
+            jobs,
+            "stopping: hand-overs under way are finished, running jobs are left to their tasks; a second signal stops them"
+        );
     }
 }
 

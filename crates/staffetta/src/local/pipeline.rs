@@ -17,7 +17,8 @@ use super::timing::Timing;
 
 /// What `.gitlab-ci.yml` sees in its `rules`, as in a push to the branch.
 fn context() -> ci::Context {
-    let variables = [("CI", "true"), ("GITLAB_CI", "true"), ("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")];
+    let variables =
+        [("CI", "true"), ("GITLAB_CI", "true"), ("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")];
     ci::Context { variables: variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
 }
 

@@ -37,9 +37,10 @@ impl Servers {
     /// Starts everything, with one runner, and one cluster, for each set of tags.
     pub async fn start(tags: &BTreeSet<Vec<String>>, delays: fargate::Delays) -> anyhow::Result<Self> {
         let agent = agent()?;
-        let gitlab = gitlab::start(gitlab::Config { trace_interval: Duration::from_secs(1), ..gitlab::Config::default() })
-            .await
-            .context("cannot start the embedded GitLab")?;
+        let gitlab =
+            gitlab::start(gitlab::Config { trace_interval: Duration::from_secs(1), ..gitlab::Config::default() })
+                .await
+                .context("cannot start the embedded GitLab")?;
         let clusters = tags.iter().map(|tags| environment(tags)).collect();
         let fargate = fargate::start(fargate::Config { clusters, delays, ..fargate::Config::new(&agent) })
             .await
@@ -51,7 +52,8 @@ impl Servers {
         for runner in &mut config.runners {
             runner.fargate.credentials = Credentials::MadeUp;
         }
-        let manager = Manager::start(config, SystemId::new("s_0000000local"), AgentBinaries::beside_this_program()?).await?;
+        let manager =
+            Manager::start(config, SystemId::new("s_0000000local"), AgentBinaries::beside_this_program()?).await?;
         Ok(Self { gitlab, fargate, manager, _folder: folder })
     }
 

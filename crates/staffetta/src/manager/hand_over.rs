@@ -11,6 +11,7 @@ use tracing::warn;
 use super::journey::{End, Errand};
 use super::launch::Launched;
 use super::runner::Runner;
+use super::supervise::Visit;
 use super::watch::{self, Reached};
 
 /// How long a connection that breaks during the hand-over is tried again.
@@ -20,7 +21,7 @@ const TRY: Duration = Duration::from_secs(30);
 
 pub enum Handed {
     /// The job is the agent's, or may be: from here on only the end of the task tells.
-    Over,
+    Over(Option<Visit>),
     /// The task never got as far as a hand-over.
     NotStarted(Explanation),
 }
@@ -30,7 +31,9 @@ pub enum Handed {
 enum Next {
     Over,
     /// `may_be_over`: the message was sent and nobody knows whether it arrived.
-    Again { may_be_over: bool },
+    Again {
+        may_be_over: bool,
+    },
     Fail(Outcome),
 }
 
@@ -43,17 +46,18 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     let job = errand.assigned.received.payload.id;
     errand.log.say("Handing the job over to its task");
     let message = message(errand).await;
+    let over = Handed::Over(Visit::needed(&connection, &launched.nonce));
     let give_up = Instant::now() + PATIENCE;
     let mut may_be_over = false;
     loop {
         let answer = connection.hand_over(&message, &errand.shared.agents).await;
         match next(answer, job) {
-            Next::Over => return Ok(Handed::Over),
+            Next::Over => return Ok(over),
             Next::Fail(outcome) if !may_be_over => {
                 errand.log.reopen(message.trace);
                 return Err(outcome.into());
             }
-            Next::Fail(_) => return Ok(Handed::Over),
+            Next::Fail(_) => return Ok(over),
             Next::Again { may_be_over: this_try } => may_be_over |= this_try,
         }
         warn!(%job, task = %launched.task.arn.id(), "the hand-over was interrupted; trying again");
@@ -68,7 +72,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
         match again {
             Some(again) => connection = again,
             // Reporting a job that an agent may have would kill a healthy job: the end of the task decides.
-            None if may_be_over => return Ok(Handed::Over),
+            None if may_be_over => return Ok(over),
             None => {
                 errand.log.reopen(message.trace);
                 return Err(Outcome::system("the task could not be reached again for the hand-over").into());

@@ -89,8 +89,7 @@ impl JobLog {
 
     /// The hand-over failed: the trace is the manager's again.
     pub fn reopen(&mut self, so_far: TraceSoFar) {
-        self.trace =
-            JobTrace::start(self.client.clone(), self.access.clone(), &self.settings, so_far, self.debug);
+        self.trace = JobTrace::start(self.client.clone(), self.access.clone(), &self.settings, so_far, self.debug);
     }
 
     /// The end of a job that no agent took over.

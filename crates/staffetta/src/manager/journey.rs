@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Shared;
+use super::hand_over::Handed;
 use super::job_log::JobLog;
 use super::runner::Runner;
 use super::slots::Slot;
 use super::stop::{self, Stop};
-use super::supervise::Supervised;
-use super::hand_over::Handed;
+use super::supervise::{Supervised, Visit};
 use super::{finish, hand_over, launch};
 
 /// How often a task that never got as far as the script is replaced by a new one (design, decision 11).
@@ -105,17 +105,19 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
     };
     let settings = log.settings().clone();
     let numbers = slot.number(payload.job_info.project_id);
-    let mut errand = Errand { shared: &shared, runner: &runner, assigned: &assigned, numbers, received_at, log, interrupts };
+    let mut errand =
+        Errand { shared: &shared, runner: &runner, assigned: &assigned, numbers, received_at, log, interrupts };
     let mut task = None;
     match reach_agent(&mut errand, &mut task).await {
-        Ok(task) => {
+        Ok((task, visit)) => {
             info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
             let known = payload.features.failure_reasons.clone();
             // A job of hours needs no more than its name: payload and log are the agent's now.
             drop(errand);
             drop(assigned);
             let deadline = received_at + timeout + GRACE;
-            let supervised = Supervised { runner: runner.clone(), access, task, settings, known, deadline, ours: true };
+            let supervised =
+                Supervised { runner: runner.clone(), access, task, settings, known, deadline, visit, ours: true };
             shared.supervise(supervised, (held, Some(slot)));
         }
         Err(end) => {
@@ -135,13 +137,13 @@ async fn say_running(runner: Arc<Runner>, access: JobAccess, gone: CancellationT
 }
 
 /// Launches until a task takes the job. `task` holds the ARN of a task that may need stopping.
-async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Result<Task, End> {
+async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Result<(Task, Option<Visit>), End> {
     refuse(&errand.assigned.received.payload)?;
     for attempt in 1..=LAUNCHES {
         let launched = launch::start(errand, attempt).await?;
         *task = Some(launched.task.arn.clone());
         let failed = match hand_over::hand_over(errand, &launched).await? {
-            Handed::Over => return Ok(launched.task),
+            Handed::Over(visit) => return Ok((launched.task, visit)),
             Handed::NotStarted(explanation) => explanation,
         };
         *task = None;
@@ -191,9 +193,16 @@ async fn give_up(log: JobLog, runner: &Runner, access: &JobAccess, task: Option<
 }
 
 /// Takes up a job that an earlier manager handed over.
-pub fn adopted(runner: Arc<Runner>, task: Task, access: JobAccess, remaining: Duration, ours: bool) -> Supervised {
+pub fn adopted(
+    runner: Arc<Runner>,
+    task: Task,
+    access: JobAccess,
+    remaining: Duration,
+    visit: Option<Visit>,
+    ours: bool,
+) -> Supervised {
     // What the job's flags say is not known; GitLab's default is to stamp.
     let settings = TraceSettings { timestamps: true, ..TraceSettings::default() };
     let deadline = Instant::now() + remaining + GRACE;
-    Supervised { runner, access, task, settings, known: Vec::new(), deadline, ours }
+    Supervised { runner, access, task, settings, known: Vec::new(), deadline, visit, ours }
 }

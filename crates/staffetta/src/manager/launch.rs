@@ -110,7 +110,11 @@ fn environment(runner: &Runner, nonce: &Nonce, payload: &Payload, manager: &Syst
 /// At most 58 characters, as the launch wants it; the hash keeps the job numbers of two GitLabs apart.
 fn client_token(url: &str, id: JobId, attempt: u32) -> String {
     let hash = Sha256::digest(url.trim_end_matches('/'));
-    format!("{}-{}-{id}-{attempt}", job::PRODUCT, hash[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    format!(
+        "{}-{}-{id}-{attempt}",
+        job::PRODUCT,
+        hash[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    )
 }
 
 #[cfg(test)]

@@ -31,8 +31,8 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use runner::{Held, Runner, RunnerState};
 use slots::{Slot, Slots};
-use supervise::Supervised;
 pub use stop::Stop;
+use supervise::Supervised;
 
 /// How often ECS is asked for tasks that nobody here knows.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
@@ -233,12 +233,13 @@ async fn reap_once(shared: &Arc<Shared>) {
                     let runner = runner.clone();
                     shared.start_job(async move { finish::stop_task(&runner, &arn, why).await });
                 }
-                reap::Action::Adopt { task, job, token, remaining, ours } => {
+                reap::Action::Adopt { task, job, token, remaining, visit, ours } => {
                     info!(runner = %runner.settings.name, %job, task = %task.arn.id(), "found a running job of an earlier manager");
                     let held = runner.state.hold(job);
                     // A job of another manager that is alive counts there.
                     let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
-                    let supervised = journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, ours);
+                    let supervised =
+                        journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, visit, ours);
                     shared.supervise(supervised, (held, slot));
                 }
             }

@@ -51,7 +51,9 @@ impl Deadline {
 pub enum Plan {
     Ask,
     /// Until a request ends, or until the time has come.
-    Wait { until: Option<Instant> },
+    Wait {
+        until: Option<Instant>,
+    },
     /// No more asking, and no request under way that is worth waiting for.
     End,
 }

@@ -16,6 +16,7 @@ use ssh::keys::Nonce;
 use tracing::{info, warn};
 
 use super::runner::Runner;
+use super::supervise::Visit;
 
 /// An idle task of another manager may still be waiting for its hand-over this long after it was created.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -33,13 +34,24 @@ pub struct Seen {
     pub ending: bool,
     /// What its agent said; `None` where it could not be asked.
     pub status: Option<AgentStatus>,
+    pub visit: Option<Visit>,
 }
 
 #[derive(Debug, Clone)]
 pub enum Action {
-    Stop { arn: TaskArn, why: &'static str },
+    Stop {
+        arn: TaskArn,
+        why: &'static str,
+    },
     /// Supervise a job that an earlier manager handed over.
-    Adopt { task: Box<Task>, job: JobId, token: SecretString, remaining: Duration, ours: bool },
+    Adopt {
+        task: Box<Task>,
+        job: JobId,
+        token: SecretString,
+        remaining: Duration,
+        visit: Option<Visit>,
+        ours: bool,
+    },
 }
 
 /// Decides about every task that is not a job's of this manager. `held` are the jobs that it holds, in any phase.
@@ -65,6 +77,7 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
             job: *job,
             token: token.clone(),
             remaining: Duration::from_secs(*remaining_seconds),
+            visit: task.visit.clone(),
             ours,
         }),
         Some(AgentStatus::Finished { .. }) => stop("its job is finished"),
@@ -100,7 +113,7 @@ pub async fn observe(runner: &Runner) -> Vec<Seen> {
             continue;
         }
         let ending = task.is_ending();
-        let status = if ending { None } else { ask(runner, &task).await };
+        let (status, visit) = if ending { None } else { ask(runner, &task).await }.unzip();
         seen.push(Seen {
             job,
             manager: task.environment.get(task::MANAGER).map(SystemId::new),
@@ -108,6 +121,7 @@ pub async fn observe(runner: &Runner) -> Vec<Seen> {
             overdue: deadline(&task).is_some_and(|deadline| deadline < now),
             ending,
             status,
+            visit: visit.flatten(),
             task,
         });
     }
@@ -128,11 +142,12 @@ fn deadline(task: &Task) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-async fn ask(runner: &Runner, task: &Task) -> Option<AgentStatus> {
+async fn ask(runner: &Runner, task: &Task) -> Option<(AgentStatus, Option<Visit>)> {
     let nonce = task.environment.get(task::NONCE)?.parse::<Nonce>().ok()?;
     let target = runner.ssh_target(task.address?, &nonce, None);
     let connection = Connection::open(&target, Duration::from_secs(10)).await.ok()?;
-    connection.status().await.ok()
+    let status = connection.status().await.ok()?;
+    Some((status, Visit::needed(&connection, &nonce)))
 }
 
 #[cfg(test)]
@@ -148,6 +163,7 @@ mod tests {
             overdue: false,
             ending: false,
             status,
+            visit: None,
         }
     }
 

@@ -59,8 +59,9 @@ impl Runner {
             ..ClientConfig::new(&settings.url, Info::new(EXECUTOR, &settings.shell))
         })
         .with_context(|| format!("runner {:?}", settings.name))?;
-        let fargate =
-            Fargate::connect(&settings.fargate, regions).await.with_context(|| format!("runner {:?}", settings.name))?;
+        let fargate = Fargate::connect(&settings.fargate, regions)
+            .await
+            .with_context(|| format!("runner {:?}", settings.name))?;
         let started_by = started_by(&short_token);
         let retired = CancellationToken::new();
         Ok(Self { settings, short_token, started_by, client, fargate, retired, state })
@@ -68,8 +69,7 @@ impl Runner {
 
     /// The same token of the same GitLab: the jobs of one are the jobs of the other.
     pub fn has_identity_of(&self, settings: &config::Runner) -> bool {
-        self.settings.url == settings.url
-            && self.settings.token.expose_secret() == settings.token.expose_secret()
+        self.settings.url == settings.url && self.settings.token.expose_secret() == settings.token.expose_secret()
     }
 
     /// How to reach a task of this runner: the key comes from the runner's token and the task's nonce.

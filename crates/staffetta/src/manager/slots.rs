@@ -43,7 +43,12 @@ pub struct Slot {
 
 impl Slots {
     /// Takes a place if the manager and the runner both have one.
-    pub fn take(self: &Arc<Self>, concurrent: usize, runner: &Arc<RunnerSlots>, limit: Option<NonZeroUsize>) -> Option<Slot> {
+    pub fn take(
+        self: &Arc<Self>,
+        concurrent: usize,
+        runner: &Arc<RunnerSlots>,
+        limit: Option<NonZeroUsize>,
+    ) -> Option<Slot> {
         let mut all = lock(&self.taken);
         let mut used = lock(&runner.used);
         if *all >= concurrent || limit.is_some_and(|limit| used.taken >= limit.get()) {

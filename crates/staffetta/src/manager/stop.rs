@@ -11,7 +11,9 @@ pub enum Stop {
     /// SIGQUIT: ask for no more jobs, wait for those there are, without limit.
     Drain,
     /// SIGTERM, SIGINT: ask for no more jobs, finish the hand-overs under way, leave running jobs to their agents.
-    Leave { by: Instant },
+    Leave {
+        by: Instant,
+    },
     /// A second signal: end every task.
     Cancel,
 }

@@ -97,9 +97,10 @@ fn too_slow() -> Explanation {
     Explanation {
         sentence: format!("The task did not become reachable within {} minutes.", PATIENCE.as_secs() / 60),
         said: String::new(),
-        fix: Some("Check that the task's security group lets the manager in on the SSH port, and that the image starts sshd or the agent."),
+        fix: Some(
+            "Check that the task's security group lets the manager in on the SSH port, and that the image starts sshd or the agent.",
+        ),
         retry: false,
         failure: SystemFailure::Runner,
     }
 }
-

@@ -1,3 +1,4 @@
+use embedded::fargate::{Stuck, TaskFault};
 use embedded::gitlab::Status;
 use nix::sys::signal::Signal;
 use testkit::{ManagerProcess, Setup, World};
@@ -55,6 +56,22 @@ async fn sigterm_leaves_a_running_job_to_its_task_and_exits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sigterm_fails_a_job_whose_task_is_not_ready_by_the_deadline_as_the_systems_fault() {
+    let mut world = World::without_manager(Setup::default()).await;
+    let manager = ManagerProcess::start(&world.config_file());
+    world.fargate.faults().on_task(1, TaskFault::NeverStarts { stuck_in: Stuck::Pending });
+    let pipeline = world.pipeline("it: { tags: [dev], script: [echo never] }").await;
+    world.until_trace("it", "RunTask accepted").await;
+    manager.signal(Signal::SIGTERM);
+    let (status, log) = manager.ended().await;
+    assert!(status.success(), "{log}");
+    assert_eq!(world.finished(pipeline).await, Status::Failed);
+    assert_eq!(world.job("it").failure_reason.as_deref(), Some("runner_system_failure"));
+    assert!(world.trace("it").contains("told to stop"), "{}", world.trace("it"));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigquit_waits_for_the_running_job() {
     let mut world = World::without_manager(Setup::default()).await;
     let manager = ManagerProcess::start(&world.config_file());
@@ -70,17 +87,25 @@ async fn sigquit_waits_for_the_running_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_tasks_and_the_jobs_fail_as_the_systems_fault() {
     let mut world = World::without_manager(Setup::default()).await;
-    let mut manager = ManagerProcess::start(&world.config_file());
+    let file = world.config_file();
+    let text = std::fs::read_to_string(&file).expect("config.toml").replace("shutdown_timeout = 3", "");
+    std::fs::write(&file, text).expect("config.toml");
+    let mut manager = ManagerProcess::start(&file);
     let pipeline = world.pipeline("it: { tags: [dev], script: [echo under way, sleep 600] }").await;
     world.until_trace("it", "under way").await;
-    // Idle long polls keep the manager for the moment between the two signals.
+    // A hand-over under way keeps the manager: this one's task never starts.
+    world.fargate.faults().on_task(1, TaskFault::NeverStarts { stuck_in: Stuck::Provisioning });
+    let other = world.pipeline("stuck: { tags: [dev], script: [echo never] }").await;
+    world.until_trace("stuck", "RunTask accepted").await;
     manager.signal(Signal::SIGTERM);
     manager.until_log("a second signal stops them").await;
     manager.signal(Signal::SIGTERM);
     let (status, log) = manager.ended().await;
-    assert!(status.success(), "{log}");
+    assert!(status.success() && log.contains("stopping the tasks of all jobs"), "{log}");
+    assert!(log.contains("stopped a task"), "{log}");
     assert_eq!(world.finished(pipeline).await, Status::Failed);
     assert_eq!(world.job("it").failure_reason.as_deref(), Some("runner_system_failure"));
+    assert_eq!(world.finished(other).await, Status::Failed);
     world.end().await;
 }
 
