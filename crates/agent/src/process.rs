@@ -141,15 +141,15 @@ fn reap_all_but(leader: Pid) {
 pub async fn end_children() {
     let until = Instant::now() + LAST_OUTPUT;
     while Instant::now() < until {
-        for child in children() {
-            let _ = kill(child, Signal::SIGKILL);
-        }
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Err(Errno::ECHILD) => return,
                 Ok(WaitStatus::StillAlive) | Err(_) => break,
                 Ok(_) => {}
             }
+        }
+        for child in children() {
+            let _ = kill(child, Signal::SIGKILL);
         }
         // A killed process needs a moment to die; there is no event for "the last one has".
         sleep(Duration::from_millis(1)).await;

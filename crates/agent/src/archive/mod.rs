@@ -2,5 +2,6 @@
 
 pub mod expand;
 pub mod extract;
+pub mod glob;
 pub mod select;
 pub mod write;

@@ -1,10 +1,12 @@
 //! Which files belong to an artifact (protocol 5.2).
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use walkdir::WalkDir;
+
+use super::glob::Pattern;
 
 /// What an artifact asks for; its variables are expanded already.
 #[derive(Debug, Default)]
@@ -59,8 +61,8 @@ impl Selection {
     fn add_path(&mut self, project: &Path, given: &str, relative: &str, exclude: &Exclude) {
         let found = match has_wildcards(relative) {
             false => below(project, relative, |_| true),
-            true => match glob(relative) {
-                Ok(glob) => below(project, fixed_part(relative), |path| glob.is_match(path)),
+            true => match Pattern::new(relative) {
+                Ok(pattern) => below(project, fixed_part(relative), |path| pattern.matches(&path.to_string_lossy())),
                 Err(error) => {
                     self.notes.push(Note::Warning(format!("{given}: {error}")));
                     return;
@@ -133,54 +135,35 @@ fn fixed_part(pattern: &str) -> &str {
     pattern[..wildcard].rfind('/').map_or("", |slash| &pattern[..slash])
 }
 
-fn glob(pattern: &str) -> Result<globset::GlobMatcher, globset::Error> {
-    Ok(build(pattern)?.compile_matcher())
-}
-
-fn build(pattern: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build()
-}
-
 /// The patterns of `exclude`, and how often each applied.
-struct Exclude {
-    set: GlobSet,
-    counts: Vec<(String, std::cell::Cell<usize>)>,
-}
+struct Exclude(Vec<(String, Pattern, Cell<usize>)>);
 
 impl Exclude {
-    fn new(project: &Path, patterns: &[String], notes: &mut Vec<Note>) -> Self {
-        let mut set = GlobSetBuilder::new();
-        let mut counts = Vec::new();
-        for pattern in patterns {
-            match relative(project, pattern).map(|relative| build(&relative)) {
-                Some(Ok(glob)) => {
-                    set.add(glob);
-                    counts.push((pattern.clone(), std::cell::Cell::new(0)));
-                }
-                Some(Err(error)) => notes.push(Note::Warning(format!("{pattern}: {error}"))),
-                None => notes.push(Note::Warning(format!("{pattern}: not within the project directory, left out"))),
+    fn new(project: &Path, given: &[String], notes: &mut Vec<Note>) -> Self {
+        let mut patterns = Vec::new();
+        for text in given {
+            match relative(project, text).map(|relative| Pattern::new(&relative)) {
+                Some(Ok(pattern)) => patterns.push((text.clone(), pattern, Cell::new(0))),
+                Some(Err(error)) => notes.push(Note::Warning(format!("{text}: {error}"))),
+                None => notes.push(Note::Warning(format!("{text}: not within the project directory, left out"))),
             }
         }
-        let set = set.build().unwrap_or_else(|error| {
-            notes.push(Note::Warning(format!("exclude: {error}")));
-            counts.clear();
-            GlobSet::empty()
-        });
-        Self { set, counts }
+        Self(patterns)
     }
 
     fn matches(&self, path: &Path) -> bool {
-        let matched = self.set.matches(path);
-        for index in &matched {
-            let count = &self.counts[*index].1;
+        let path = path.to_string_lossy();
+        let mut matched = false;
+        for (_, _, count) in self.0.iter().filter(|(_, pattern, _)| pattern.matches(&path)) {
             count.set(count.get() + 1);
+            matched = true;
         }
-        !matched.is_empty()
+        matched
     }
 
     fn tell(&self, notes: &mut Vec<Note>) {
-        for (pattern, count) in self.counts.iter().filter(|(_, count)| count.get() > 0) {
-            notes.push(Note::Info(format!("{pattern}: excluded {} files", count.get())));
+        for (text, _, count) in self.0.iter().filter(|(_, _, count)| count.get() > 0) {
+            notes.push(Note::Info(format!("{text}: excluded {} files", count.get())));
         }
     }
 }
@@ -228,7 +211,8 @@ mod tests {
             ("{README,log}.*", vec!["README.md", "log.txt"]),
             ("dist/[ab]pp.j?", vec!["dist/app.js"]),
             ("link", vec!["link"]),
-            ("link/**", vec![]),
+            ("link/**", vec!["link"]),
+            ("link/*", vec![]),
             ("none*", vec![]),
         ] {
             assert_eq!(names(dir.path(), &[pattern], &[]), found, "{pattern}");
@@ -238,7 +222,7 @@ mod tests {
     #[test]
     fn excluding_a_directory_needs_two_stars() {
         let dir = project();
-        assert_eq!(names(dir.path(), &["dist"], &["dist/css/**"]), ["dist", "dist/.hidden", "dist/app.js", "dist/css"]);
+        assert_eq!(names(dir.path(), &["dist"], &["dist/css/**"]), ["dist", "dist/.hidden", "dist/app.js"]);
         assert_eq!(names(dir.path(), &["dist"], &["dist/css/"]).len(), 4);
         assert_eq!(names(dir.path(), &["dist"], &["**/*.css", "dist/.*"]), ["dist", "dist/app.js", "dist/css"]);
     }

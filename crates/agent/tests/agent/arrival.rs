@@ -7,7 +7,7 @@ use std::time::Duration;
 use job::hand_over::{AgentStatus, HandOver, Receipt};
 use job::ids::JobId;
 use job::task;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::json;
 use ssh::client::{AgentBinaries, Connection, Target};
@@ -103,7 +103,7 @@ async fn a_script_that_kills_the_agent_leaves_nothing_hanging() {
     assert!(world.gitlab.last().is_none());
     let script = read(world.project().join("pid"));
     // As in a container, where the end of the first process ends all others.
-    let _ = kill(Pid::from_raw(script.trim().parse().expect("a pid")), Signal::SIGKILL);
+    let _ = killpg(Pid::from_raw(script.trim().parse().expect("a pid")), Signal::SIGKILL);
 }
 
 /// Runs `hand-over` as sshd would, with the state in the world's own directory.
