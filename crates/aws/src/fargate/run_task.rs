@@ -109,7 +109,8 @@ impl Fargate {
         loop {
             let placement = placement(&choices, &self.config.subnets, tries.placement);
             let token = tries.token(&launch.client_token);
-            let call = self.call(launch, &overrides, token, &placement);
+            // Made when its turn comes: a thousand launches that queue must not each hold the SDK's state of a call.
+            let call = async { Box::pin(self.call(launch, &overrides, token, &placement)).await };
             match self.region.attempt(Api::RunTask, || tell(&Waiting::Turn), call).await {
                 Ok(Answer::Started(task)) => return Ok(*task),
                 Ok(Answer::Conflict(arn)) => return Ok(self.adopt(arn).await),

@@ -204,6 +204,8 @@ pub struct TaskView {
     pub task_definition: String,
     pub last_status: String,
     pub desired_status: String,
+    /// When the RunTask that started it arrived.
+    pub created_at: SystemTime,
     pub stop_code: Option<String>,
     pub stopped_reason: Option<String>,
     /// Of the first essential container.
@@ -293,6 +295,7 @@ impl Task {
             task_definition: self.definition.arn.clone(),
             last_status: self.status.name().into(),
             desired_status: self.desired_status().into(),
+            created_at: self.created_at,
             stop_code: self.stop.as_ref().map(|stop| stop.code.into()),
             stopped_reason: self.stop.as_ref().map(|stop| stop.reason.clone()),
             exit_code: main.and_then(|index| self.containers[index].exit_code),

@@ -21,6 +21,12 @@ const GATHER: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// How long a job may be silent. Only an answer brings a cancel, so a silent job that somebody watches asks more often:
+/// who presses the button waits for it.
+fn keep_alive_after(interval: Duration) -> Duration {
+    (4 * interval).min(KEEP_ALIVE)
+}
+
 /// The time between two PATCHes, given the interval that GitLab asked for.
 fn pace(interval: Duration) -> Duration {
     if interval <= WATCHED { interval.min(LIVE) } else { interval }
@@ -31,7 +37,7 @@ fn pace(interval: Duration) -> Duration {
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     // The first bytes go out at once, whatever the pace.
     let mut next_patch = Instant::now();
-    let mut keep_alive = Instant::now() + KEEP_ALIVE;
+    let mut keep_alive = Instant::now() + keep_alive_after(shared.buffer().interval);
     loop {
         let pending = shared.has_news();
         let due = if pending { next_patch.max(Instant::now() + GATHER) } else { keep_alive };
@@ -45,9 +51,10 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             return;
         }
         let now = Instant::now();
-        let pace = pace(shared.buffer().interval);
+        let interval = shared.buffer().interval;
+        let pace = pace(interval);
         match reached {
-            Reached::Yes => (next_patch, keep_alive) = (now + pace, now + KEEP_ALIVE),
+            Reached::Yes => (next_patch, keep_alive) = (now + pace, now + keep_alive_after(interval)),
             Reached::No => (next_patch, keep_alive) = (now + pace.max(PAUSE), keep_alive.max(now + PAUSE)),
             Reached::NotTried => {}
         }

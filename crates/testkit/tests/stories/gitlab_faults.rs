@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use embedded::gitlab::{Config, Endpoint, Fault, Rule, Status};
-use testkit::{ManagerProcess, Setup, World};
+use testkit::{ManagerProcess, Setup, World, eventually};
 
 /// Every call of a job's journey that GitLab answers, each failing in one way; then the job passes all the same,
 /// with every byte of its log.
@@ -85,8 +85,13 @@ async fn a_gitlab_that_is_down_while_a_script_ends_gets_the_whole_log_when_it_is
     let pipeline = world.pipeline("it: { tags: [dev], script: [echo first, sleep 2, seq 1 20000, echo last] }").await;
     world.until_trace("it", "first").await;
     world.gitlab.set_down(true).await;
-    let outage = Duration::from_secs(6);
-    tokio::time::sleep(outage).await;
+    // The script is long over when its agent has failed to report it again and again.
+    let task = world.fargate.tasks().pop().expect("a task").arn;
+    eventually("the agent tries again", || {
+        let log = world.fargate.task_log(&task).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches("reporting the end of the job again").count() >= 3
+    })
+    .await;
     world.gitlab.set_down(false).await;
     assert_eq!(world.finished(pipeline).await, Status::Success);
     let trace = world.trace("it");
