@@ -219,12 +219,13 @@ async fn a_manager_without_an_agent_for_the_task_says_so_and_keeps_the_job() {
     assert!(error.to_string().contains("/nonexistent"), "{error}");
 }
 
-/// Like the agent, starts the job in a session of its own; here the job waits to be released.
+/// Like the agent, starts the job in a session of its own; here the job waits to be released. What waits
+/// also ends with the test's folder: nobody else would end it after a test that failed.
 const DETACHING: &str = r#"#!/bin/sh
 cat > "$HOME/received"
 echo $PPID > "$HOME/parent.new" && mv "$HOME/parent.new" "$HOME/parent"
 BEFORE
-setsid sh -c 'until [ -e "$HOME/release" ]; do sleep 0.01; done; echo done > "$HOME/survived"' </dev/null >/dev/null 2>&1 &
+setsid sh -c 'until [ -e "$HOME/release" ] || [ ! -d "$HOME" ]; do sleep 0.01; done; echo done > "$HOME/survived"' </dev/null >/dev/null 2>&1 &
 echo '{"answer":"accepted"}'
 "#;
 
@@ -251,7 +252,7 @@ async fn a_job_lives_on_when_its_connection_ends() {
 #[tokio::test]
 async fn a_job_is_started_even_if_the_connection_ends_before_its_receipt() {
     let sshd = Sshd::start().await;
-    sshd.install(&DETACHING.replace("BEFORE", r#"until [ -e "$HOME/go" ]; do sleep 0.01; done"#));
+    sshd.install(&DETACHING.replace("BEFORE", r#"until [ -e "$HOME/go" ] || [ ! -d "$HOME" ]; do sleep 0.01; done"#));
     let connection = sshd.connect().await;
     let agents = sshd.agents(AGENT);
     let sent = message(7, 10);
@@ -269,9 +270,11 @@ async fn a_job_is_started_even_if_the_connection_ends_before_its_receipt() {
 #[tokio::test]
 async fn a_receipt_counts_even_if_the_agents_child_keeps_the_channel_open() {
     let sshd = Sshd::start().await;
-    sshd.install("#!/bin/sh\ncat > /dev/null\n(until [ -e \"$HOME/release\" ]; do sleep 0.01; done) &\necho '{\"answer\":\"accepted\"}'\n");
+    // The child lives as long as the test's folder.
+    sshd.install(
+        "#!/bin/sh\ncat > /dev/null\n(while [ -d \"$HOME\" ]; do sleep 0.01; done) &\necho '{\"answer\":\"accepted\"}'\n",
+    );
     let receipt = sshd.connect().await.hand_over(&message(7, 10), &sshd.agents(AGENT)).await;
-    fs::write(sshd.home("release"), "").expect("a file");
     assert_eq!(receipt.expect("a receipt"), ACCEPTED);
 }
 
