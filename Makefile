@@ -2,13 +2,16 @@
 
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 CARGO := cargo
+# The agent as it is shipped: one static file, without tables for unwinding, since it aborts on a panic.
+TARGET := $(shell uname -m)-unknown-linux-gnu
+STATIC := RUSTFLAGS='-C target-feature=+crt-static -C force-unwind-tables=no'
 
 .PHONY: help demo test bench lint
 
 help:
 	@echo 'make demo    a pipeline with three environments, from GitLab to a task and back, on this machine'
 	@echo 'make test    all tests'
-	@echo 'make bench   how fast and how small: a table'
+	@echo 'make bench   how fast and how small: a table (BENCH=--quick for a short one, BENCH=--json)'
 	@echo 'make lint    formatting, clippy, licences and bans of the dependencies'
 
 demo:
@@ -27,8 +30,9 @@ test:
 
 bench:
 	@scripts/install-packages demo
-	$(CARGO) build --locked --release --workspace --bins
-	$(CARGO) run --locked --release -p testkit --bin bench
+	$(CARGO) build --locked --release -p staffetta -p agent -p testkit --bins
+	$(STATIC) $(CARGO) build --locked --profile agent --target $(TARGET) -p agent --bin staffetta-agent
+	target/release/bench --agent target/$(TARGET)/agent/staffetta-agent $(BENCH)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -79,7 +79,9 @@ pub fn end(sshd: Process) -> bool {
     }
 }
 
-/// What ECS gave to the container and sshd did not pass on: without it a job cannot use its task role.
+/// What ECS gave to the container and sshd did not pass on: without it a job cannot use its task role. Only
+/// from processes that the manager's names show to be the container's: where a task is not isolated, the
+/// credentials of whoever started everything stand further up.
 pub fn hidden_environment(sshd: Process) -> Vec<(OsString, OsString)> {
     let above = ancestors(sshd.pid).map(|(pid, _)| pid);
     let mut environment: Vec<(OsString, OsString)> = Vec::new();
@@ -95,6 +97,9 @@ pub fn hidden_environment(sshd: Process) -> Vec<(OsString, OsString)> {
 }
 
 fn from_ecs(environ: &[u8]) -> impl Iterator<Item = (OsString, OsString)> {
+    let of_the_task =
+        |entry: &[u8]| entry.strip_prefix(job::task::JOB.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+    let environ = if environ.split(|byte| *byte == 0).any(of_the_task) { environ } else { &[] };
     let ours = |entry: &&[u8]| entry.starts_with(b"AWS_") || entry.starts_with(b"ECS_");
     environ.split(|byte| *byte == 0).filter(ours).filter_map(|entry| {
         let equals = entry.iter().position(|byte| *byte == b'=')?;
@@ -124,7 +129,8 @@ mod tests {
 
     #[test]
     fn only_what_ecs_gives_is_taken_from_the_container() {
-        let environ = b"PATH=/bin\0AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/x\0ECS_A=b=c\0AWS_broken\0SECRET=x\0";
+        assert_eq!(from_ecs(b"AWS_SECRET_ACCESS_KEY=of-the-developer\0").count(), 0);
+        let environ = b"PATH=/bin\0STAFFETTA_JOB=7\0AWS_CONTAINER_CREDENTIALS_RELATIVE_URI=/v2/x\0ECS_A=b=c\0AWS_broken\0SECRET=x\0";
         let taken: Vec<_> = from_ecs(environ).collect();
         assert_eq!(
             taken,

@@ -172,8 +172,11 @@ pub async fn keep(state: &State, sshd: Option<Process>) -> io::Result<bool> {
     let _ = nix::unistd::setsid();
     let orphans = Orphans::adopt();
     let knows = run_apart().await;
-    if let (Ok(true), Some(record)) = (&knows, state.read()) {
-        state.write(&Record { finished: true, ..record })?;
+    if let (Ok(true), Some(record)) = (&knows, state.read())
+        && let Err(error) = state.write(&Record { finished: true, ..record })
+    {
+        // The job may have filled the disk; the container must end nevertheless.
+        tracing::warn!(%error, "the job's end is not known to later managers");
     }
     if orphans.is_ok() {
         end_children().await;

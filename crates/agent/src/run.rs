@@ -140,6 +140,9 @@ impl Run {
         if payload.run.as_ref().is_some_and(|run| !run.is_null() && run.as_str() != Some("")) {
             return Some("this runner does not run GitLab Functions (the keyword run); use script".into());
         }
+        if !payload.inputs.is_empty() {
+            return Some("this runner does not expand job inputs; use variables".into());
+        }
         self.variables.refused.clone()
     }
 

@@ -12,8 +12,14 @@ use job::secret::ExposeSecret;
 use job::variables::Variables;
 
 /// The names by which manager and agent speak to each other; no business of the job's.
-const OURS: [&str; 5] =
-    [job::task::SSH_PUBLIC_KEY, job::task::NONCE, job::task::MANAGER, job::task::JOB, job::task::LISTEN];
+const OURS: [&str; 6] = [
+    job::task::SSH_PUBLIC_KEY,
+    job::task::NONCE,
+    job::task::MANAGER,
+    job::task::JOB,
+    job::task::DEADLINE,
+    job::task::LISTEN,
+];
 
 /// Where programs are found if the image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -77,6 +83,10 @@ impl Workspace {
             write_secret(Path::new(&path), content.expose_secret().as_bytes())?;
         }
         let exported = self.exported();
+        // A script may have put a pipe here, and opening that would wait for ever.
+        if fs::symlink_metadata(&exported).is_ok_and(|found| !found.is_file()) {
+            fs::remove_file(&exported)?;
+        }
         OpenOptions::new().create(true).append(true).mode(0o600).open(&exported)?;
         let lines = fs::read(&exported)?;
 
@@ -137,7 +147,13 @@ mod tests {
         let builds = dir.path().to_str().expect("UTF-8").to_owned();
         let payload = fixtures::payload(serde_json::json!({"variables": variables}));
         let variables = Variables::resolve(&payload, &fixtures::runner(&builds), None);
-        let environment = [("HOME", "/home/me"), ("STAFFETTA_NONCE", "n"), ("PWD", "/x"), ("A", "image")];
+        let environment = [
+            ("HOME", "/home/me"),
+            ("STAFFETTA_NONCE", "n"),
+            ("STAFFETTA_DEADLINE", "1"),
+            ("PWD", "/x"),
+            ("A", "image"),
+        ];
         let environment = environment.map(|(key, value)| (key.into(), value.into()));
         let workspace = Workspace::new(&variables, &builds, environment.into_iter());
         workspace.prepare().expect("directories");

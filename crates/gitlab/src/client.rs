@@ -245,8 +245,7 @@ pub(crate) fn describe(error: &reqwest::Error) -> String {
 }
 
 fn user_agent() -> String {
-    let (platform, architecture) = (std::env::consts::OS, crate::info::architecture());
-    format!("{} {} (main; rust; {platform}/{architecture})", job::PRODUCT, job::VERSION)
+    format!("{} {} (main; rust; {})", job::PRODUCT, job::VERSION, job::variables::platform())
 }
 
 /// Trailing slashes and one legacy `/ci` are dropped (0.1).

@@ -62,21 +62,12 @@ impl Serialize for Info {
         info.serialize_field("version", job::VERSION)?;
         info.serialize_field("revision", "HEAD")?;
         info.serialize_field("platform", std::env::consts::OS)?;
-        info.serialize_field("architecture", architecture())?;
+        info.serialize_field("architecture", job::variables::architecture())?;
         info.serialize_field("executor", &self.executor)?;
         info.serialize_field("shell", &self.shell)?;
         info.serialize_field("features", &FEATURES.into_iter().collect::<BTreeMap<_, _>>())?;
         info.serialize_field("config", &BTreeMap::from([("gpus", "")]))?;
         info.end()
-    }
-}
-
-/// In Go's words, which GitLab shows.
-pub(crate) fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 

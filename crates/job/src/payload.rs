@@ -44,6 +44,9 @@ pub struct Payload {
     pub git_info: GitInfo,
     #[serde(deserialize_with = "nullable")]
     pub runner_info: RunnerInfo,
+    /// Expanding them is not advertised; a job that has some is refused.
+    #[serde(deserialize_with = "nullable_list")]
+    pub inputs: Vec<serde_json::Value>,
     #[serde(deserialize_with = "nullable_list")]
     pub variables: Vec<Variable>,
     #[serde(deserialize_with = "nullable_list")]

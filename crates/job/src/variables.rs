@@ -265,14 +265,18 @@ fn is_inside(path: &str, root: &str) -> bool {
     path.starts_with(&root) && path.len() > root.len() && !path.split('/').any(|part| part == "..")
 }
 
-/// `linux/amd64`, in Go's words, as GitLab's runner says it.
+/// `linux/amd64`, as GitLab's runner says it.
 pub fn platform() -> String {
-    let architecture = match std::env::consts::ARCH {
+    format!("{}/{}", std::env::consts::OS, architecture())
+}
+
+/// In Go's words, which GitLab shows.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    };
-    format!("{}/{architecture}", std::env::consts::OS)
+    }
 }
 
 /// One pass: a reference becomes the other variable's *unexpanded* value (protocol 8.3).

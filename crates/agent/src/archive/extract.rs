@@ -55,6 +55,11 @@ pub fn extract(archive: File, root: &Path) -> Result<usize, ExtractError> {
         }
     }
     for directory in directories.iter().rev() {
+        // A later entry may have put a link in its place.
+        let still = directory.path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if !still || !leads_inside(&directory.path, &root) {
+            continue;
+        }
         set_mode(&directory.path, directory.mode)
             .map_err(|source| ExtractError::File { path: directory.path.clone(), source })?;
         set_time(&directory.path, directory.modified);
@@ -239,6 +244,25 @@ mod tests {
             assert!(matches!(extract(zip, &root), Err(ExtractError::Escapes(_))), "{target}");
             assert!(!outside.join("evil").exists() && !dir.path().join("not-there-yet").exists(), "{target}");
             fs::remove_dir_all(&root).expect("the directory");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_directory_does_not_lead_its_mode_outside() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (root, outside) = (dir.path().join("project"), dir.path().join("outside"));
+        fs::create_dir(&root).and_then(|()| fs::create_dir_all(outside.join("e"))).expect("directories");
+        for path in [&outside, &outside.join("e")] {
+            set_mode(path, Some(0o700)).expect("a mode");
+        }
+        let open = SimpleFileOptions::default().unix_permissions(0o777);
+        let zip = archive(|writer| {
+            writer.add_directory("d", open).and_then(|()| writer.add_directory("d/e", open)).expect("entries");
+            writer.add_symlink("d", "../outside", SimpleFileOptions::default()).expect("an entry");
+        });
+        extract(zip, &root).expect("unpacked");
+        for path in [&outside, &outside.join("e")] {
+            assert_eq!(path.metadata().expect("it").permissions().mode() & 0o7777, 0o700, "{}", path.display());
         }
     }
 

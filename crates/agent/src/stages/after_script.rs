@@ -23,7 +23,11 @@ pub async fn run(run: &Run, status: &str) -> Result<(), Failure> {
             Failure::Stopped(_) => return Err(failure),
         };
         if !run.settings.after_script_ignores_errors {
-            return Err(failure);
+            return Err(match failure {
+                // The outcome's own words are about the script's time-out.
+                Failure::Stopped(_) => run.helper_failed(&format!("after_script failed: {reason}")),
+                failure => failure,
+            });
         }
         run.trace.line(&line::warning(&format!("after_script failed, but job will continue unaffected: {reason}")));
     }

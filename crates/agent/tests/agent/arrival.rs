@@ -219,6 +219,7 @@ async fn start_sshd(world: &World, key: &TaskKey) -> (Child, SocketAddr) {
         std::fs::write(world.place("sshd_config"), config).expect("a file");
         let mut first = Command::new("/bin/sh");
         first.args(["-c", "/usr/sbin/sshd -D -e -f \"$1\"; exit 0", "entrypoint"]).arg(world.place("sshd_config"));
+        first.env(job::task::JOB, "7");
         first.env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/of-the-task");
         let log = std::fs::File::create(world.place("sshd.log")).expect("a file");
         let mut first =

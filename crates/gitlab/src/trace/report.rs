@@ -195,6 +195,10 @@ impl Lost<'_> {
             match answer.result {
                 _ if answer.signal == Signal::Abort => return Ok(Signal::Abort),
                 PatchResult::Accepted | PatchResult::NotFound => self.text.clear(),
+                // The text is there: an earlier try took effect and its answer was lost.
+                PatchResult::ContinueAt { at } if self.at > 0 && at == self.at + self.text.len() as u64 => {
+                    self.text.clear();
+                }
                 PatchResult::ContinueAt { at } => self.at = at,
                 PatchResult::Forbidden => return Ok(Signal::Abort),
                 PatchResult::Unavailable(reason) => return Err(reason),

@@ -8,7 +8,7 @@ use job::outcome::{Outcome, SystemFailure};
 use ssh::client::{Connection, HandOverError};
 use tracing::warn;
 
-use super::journey::{End, Errand};
+use super::errand::{End, Errand};
 use super::launch::Launched;
 use super::runner::Runner;
 use super::supervise::Visit;

@@ -6,85 +6,23 @@ use std::time::{Duration, Instant};
 use aws::fargate::Task;
 use gitlab::{AssignedJob, JobAccess, JobState, JobUpdate, Signal, UpdateResult};
 use job::ids::TaskArn;
-use job::outcome::{Decision, Outcome, SystemFailure};
+use job::outcome::{Outcome, SystemFailure};
 use job::payload::Payload;
 use job::trace::TraceSettings;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Shared;
+use super::errand::{End, Errand, GRACE, Interrupts};
 use super::hand_over::Handed;
 use super::job_log::JobLog;
 use super::runner::Runner;
 use super::slots::Slot;
-use super::stop::{self, Stop};
 use super::supervise::{Supervised, Visit};
 use super::{finish, hand_over, launch};
 
 /// How often a task that never got as far as the script is replaced by a new one (design, decision 11).
 const LAUNCHES: u32 = 3;
-/// After the job's own time-out the agent may still need this long to report; then its task is stopped.
-pub const GRACE: Duration = Duration::from_secs(10 * 60);
-
-/// Why a job ends before an agent has it.
-#[derive(Debug)]
-pub enum End {
-    Report(Outcome),
-    /// GitLab ended the job already; it takes no more reports.
-    Aborted,
-}
-
-impl From<Outcome> for End {
-    fn from(outcome: Outcome) -> Self {
-        Self::Report(outcome)
-    }
-}
-
-/// Whatever may end a job that is still the manager's.
-pub struct Interrupts {
-    signal: watch::Receiver<Signal>,
-    stop: watch::Receiver<Stop>,
-    gone: CancellationToken,
-    deadline: Instant,
-    timeout_seconds: u64,
-}
-
-impl Interrupts {
-    pub async fn next(&mut self) -> End {
-        let timed_out = format!("execution took longer than {}s seconds", self.timeout_seconds);
-        tokio::select! {
-            signal = self.signal.wait_for(|signal| *signal >= Signal::Cancel) => match signal.map(|signal| *signal) {
-                Ok(Signal::Abort) => End::Aborted,
-                Ok(Signal::Run | Signal::Cancel) | Err(_) => Outcome::Decided(Decision::Canceled).into(),
-            },
-            () = self.gone.cancelled() => End::Aborted,
-            stop = stop::give_up_launches(&mut self.stop) => match stop {
-                Stop::Cancel => {
-                    let message = "aborted: the manager was told to stop at once".to_owned();
-                    Outcome::Decided(Decision::Interrupted { message }).into()
-                }
-                Stop::No | Stop::Drain | Stop::Leave { .. } => {
-                    Outcome::system("the manager was told to stop before the job's task was ready").into()
-                }
-            },
-            () = tokio::time::sleep_until(self.deadline.into()) => {
-                Outcome::Decided(Decision::TimedOut { message: timed_out }).into()
-            }
-        }
-    }
-}
-
-/// Everything that the phases before the hand-over share.
-pub struct Errand<'a> {
-    pub shared: &'a Arc<Shared>,
-    pub runner: &'a Arc<Runner>,
-    pub assigned: &'a AssignedJob,
-    pub numbers: (u32, u32),
-    pub received_at: Instant,
-    pub log: JobLog,
-    pub interrupts: Interrupts,
-}
 
 /// Walks one job. Every way out stops the task that it started, or leaves it to its agent.
 pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assigned: AssignedJob) {
@@ -108,7 +46,8 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
     let mut errand =
         Errand { shared: &shared, runner: &runner, assigned: &assigned, numbers, received_at, log, interrupts };
     let mut task = None;
-    match reach_agent(&mut errand, &mut task).await {
+    // On the heap, here and below: what a phase needs is given back at its end, not kept while the job runs for hours.
+    match Box::pin(reach_agent(&mut errand, &mut task)).await {
         Ok((task, visit)) => {
             info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
             let known = payload.features.failure_reasons.clone();
@@ -121,7 +60,7 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
             shared.supervise(supervised, (held, Some(slot)));
         }
         Err(end) => {
-            give_up(errand.log, &runner, &access, task, end).await;
+            Box::pin(give_up(errand.log, &runner, &access, task, end)).await;
             drop((held, slot));
         }
     }
@@ -142,7 +81,7 @@ async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Res
     for attempt in 1..=LAUNCHES {
         let launched = launch::start(errand, attempt).await?;
         *task = Some(launched.task.arn.clone());
-        let failed = match hand_over::hand_over(errand, &launched).await? {
+        let failed = match Box::pin(hand_over::hand_over(errand, &launched)).await? {
             Handed::Over(visit) => return Ok((launched.task, visit)),
             Handed::NotStarted(explanation) => explanation,
         };

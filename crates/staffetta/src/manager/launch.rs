@@ -14,8 +14,8 @@ use ssh::keys::{Nonce, TaskKey};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::errand::{End, Errand, GRACE};
 use super::finish;
-use super::journey::{End, Errand, GRACE};
 use super::runner::Runner;
 
 /// How long a launch goes on asking an ECS without capacity or answers; the job's time-out may be shorter.

@@ -3,6 +3,7 @@
 //! Each file is one part of the journey. Rules are pure (`plan`, `decide`, `verdict`); what runs them
 //! is one loop per runner for polling, one pass per minute for reaping, and one straight line per job.
 
+mod errand;
 mod finish;
 mod hand_over;
 mod job_log;

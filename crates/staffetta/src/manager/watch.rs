@@ -9,8 +9,8 @@ use ssh::keys::Nonce;
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 
+use super::errand::{End, Errand};
 use super::job_log::JobLog;
-use super::journey::{End, Errand};
 use super::launch::Launched;
 use super::runner::Runner;
 

@@ -1,0 +1,77 @@
+//! What every phase before the hand-over shares: the job, its log, and what may end it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gitlab::{AssignedJob, Signal};
+use job::outcome::{Decision, Outcome};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::job_log::JobLog;
+use super::runner::Runner;
+use super::stop::{self, Stop};
+
+/// After the job's own time-out the agent may still need this long to report; then its task is stopped.
+pub const GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// Why a job ends before an agent has it.
+#[derive(Debug)]
+pub enum End {
+    Report(Outcome),
+    /// GitLab ended the job already; it takes no more reports.
+    Aborted,
+}
+
+impl From<Outcome> for End {
+    fn from(outcome: Outcome) -> Self {
+        Self::Report(outcome)
+    }
+}
+
+/// Whatever may end a job that is still the manager's.
+pub struct Interrupts {
+    pub signal: watch::Receiver<Signal>,
+    pub stop: watch::Receiver<Stop>,
+    /// GitLab answered that the job is over.
+    pub gone: CancellationToken,
+    pub deadline: Instant,
+    pub timeout_seconds: u64,
+}
+
+impl Interrupts {
+    pub async fn next(&mut self) -> End {
+        let timed_out = format!("execution took longer than {}s seconds", self.timeout_seconds);
+        tokio::select! {
+            signal = self.signal.wait_for(|signal| *signal >= Signal::Cancel) => match signal.map(|signal| *signal) {
+                Ok(Signal::Abort) => End::Aborted,
+                Ok(Signal::Run | Signal::Cancel) | Err(_) => Outcome::Decided(Decision::Canceled).into(),
+            },
+            () = self.gone.cancelled() => End::Aborted,
+            stop = stop::give_up_launches(&mut self.stop) => match stop {
+                Stop::Cancel => {
+                    let message = "aborted: the manager was told to stop at once".to_owned();
+                    Outcome::Decided(Decision::Interrupted { message }).into()
+                }
+                Stop::No | Stop::Drain | Stop::Leave { .. } => {
+                    Outcome::system("the manager was told to stop before the job's task was ready").into()
+                }
+            },
+            () = tokio::time::sleep_until(self.deadline.into()) => {
+                Outcome::Decided(Decision::TimedOut { message: timed_out }).into()
+            }
+        }
+    }
+}
+
+/// Everything that the phases before the hand-over share.
+pub struct Errand<'a> {
+    pub shared: &'a Arc<Shared>,
+    pub runner: &'a Arc<Runner>,
+    pub assigned: &'a AssignedJob,
+    pub numbers: (u32, u32),
+    pub received_at: Instant,
+    pub log: JobLog,
+    pub interrupts: Interrupts,
+}
