@@ -250,6 +250,25 @@ async fn a_lost_job_is_reported_at_the_end_of_its_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_lost_job_is_told_once_even_if_the_answer_is_lost() {
+    let stored = Stored::with("what the agent wrote\n");
+    let gitlab = stored.clone();
+    let mut lost = false;
+    let server = Server::start(move |seen| {
+        if seen.method != Method::PATCH {
+            return status(200);
+        }
+        let answer = gitlab.patch(seen);
+        if answer.status() == 202 && !std::mem::replace(&mut lost, true) { status(502) } else { answer }
+    })
+    .await;
+    let outcome = Outcome::system("the task was lost");
+    let reported = JobTrace::report_lost(&server.client(), &access(), &settings(), "text\n", &outcome, &[], 1).await;
+    assert_eq!(reported.expect("reported"), Reported::Accepted);
+    assert_eq!(stored.text(), "what the agent wrote\ntext\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_job_that_ended_already_stays_as_it_is() {
     let server = Server::start(|_| with_headers(403, &[("Job-Status", "success")])).await;
     let outcome = Outcome::system("the task was lost");
