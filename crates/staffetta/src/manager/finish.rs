@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws::fargate::{Explanation, Task};
-use gitlab::{Client, JobAccess, JobTrace};
+use gitlab::{Client, JobAccess, JobTrace, Reported};
 use job::hand_over::TraceSoFar;
 use job::ids::TaskArn;
 use job::outcome::{Outcome, SystemFailure};
@@ -29,10 +29,10 @@ pub enum Verdict {
     Lost { message: String, failure: SystemFailure },
 }
 
-/// The agent exits 0 only when GitLab knows the outcome; where OpenSSH is the container's first
-/// process its exit code says nothing about the agent.
-pub fn verdict(task: &Task) -> Verdict {
-    if task.exit_code() == Some(0) && task.stop_code.as_deref() == Some("EssentialContainerExited") {
+/// The agent exits 0 only when GitLab knows the outcome. Where another process is the container's first one, its
+/// exit code says nothing about the agent: sshd exits 0 for the SIGTERM that job code can send it.
+pub fn verdict(task: &Task, agent_is_first: bool) -> Verdict {
+    if agent_is_first && task.exit_code() == Some(0) && task.stop_code.as_deref() == Some("EssentialContainerExited") {
         return Verdict::Reported;
     }
     let explanation = aws::fargate::explain(task);
@@ -79,7 +79,8 @@ pub async fn report_lost(
 ) {
     let text = closing_line(outcome);
     match JobTrace::report_lost(client, access, settings, &text, outcome, known, rounds).await {
-        Ok(reported) => info!(job = %access.id, ?reported, "reported a job that lost its task"),
+        Ok(Reported::Accepted) => info!(job = %access.id, "reported a job that lost its task"),
+        Ok(Reported::AlreadyOver) => info!(job = %access.id, "the job ended"),
         Err(error) => error!(job = %access.id, %error, "cannot report a job that lost its task"),
     }
 }
@@ -97,5 +98,22 @@ pub async fn fail_unusable(runner: Arc<Runner>, unusable: Unusable) {
     trace.line(&closing_line(&outcome));
     if let Err(error) = trace.finish(&outcome, &[], runner.settings.job_status_final_update_retry_limit).await {
         error!(job = %id, %error, "cannot report a job that cannot be read");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_speaks_for_the_agent_only_where_the_agent_is_the_first_process() {
+        let container = aws::fargate::Container { name: job::task::CONTAINER.into(), exit_code: Some(0), reason: None };
+        let task = Task {
+            stop_code: Some("EssentialContainerExited".into()),
+            containers: vec![container],
+            ..Task::unseen(TaskArn::new("t/1"))
+        };
+        assert_eq!(verdict(&task, true), Verdict::Reported);
+        assert!(matches!(verdict(&task, false), Verdict::Lost { .. }));
     }
 }

@@ -33,6 +33,7 @@ enum Next {
     /// `may_be_over`: the message was sent and nobody knows whether it arrived.
     Again {
         may_be_over: bool,
+        reason: String,
     },
     Fail(Outcome),
 }
@@ -49,6 +50,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     let over = Handed::Over(Visit::needed(&connection, &launched.nonce));
     let give_up = Instant::now() + PATIENCE;
     let mut may_be_over = false;
+    let mut interruption;
     loop {
         let answer = connection.hand_over(&message, &errand.shared.agents).await;
         match next(answer, job) {
@@ -58,9 +60,12 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
                 return Err(outcome.into());
             }
             Next::Fail(_) => return Ok(over),
-            Next::Again { may_be_over: this_try } => may_be_over |= this_try,
+            Next::Again { may_be_over: this_try, reason } => {
+                may_be_over |= this_try;
+                warn!(%job, task = %launched.task.arn.id(), %reason, "the hand-over was interrupted; trying again");
+                interruption = reason;
+            }
         }
-        warn!(%job, task = %launched.task.arn.id(), "the hand-over was interrupted; trying again");
         let again = tokio::select! {
             again = connect_again(errand.runner, launched, &connection, give_up) => again,
             // A job that may be the agent's is no longer the manager's to end.
@@ -75,7 +80,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
             None if may_be_over => return Ok(over),
             None => {
                 errand.log.reopen(message.trace);
-                return Err(Outcome::system("the task could not be reached again for the hand-over").into());
+                return Err(Outcome::system(format!("the hand-over failed again and again: {interruption}")).into());
             }
         }
     }
@@ -89,8 +94,8 @@ fn next(answer: Result<Receipt, HandOverError>, job: job::ids::JobId) -> Next {
         Ok(Receipt::Busy { job: had }) if had == job => Next::Over,
         Ok(Receipt::Busy { job: had }) => fail(SystemFailure::Runner, format!("the task runs job {had} already")),
         Ok(Receipt::Refused { reason }) => fail(SystemFailure::Runner, format!("the agent refused the job: {reason}")),
-        Err(HandOverError::NotDelivered(_)) => Next::Again { may_be_over: false },
-        Err(HandOverError::Unknown(_)) => Next::Again { may_be_over: true },
+        Err(HandOverError::NotDelivered(reason)) => Next::Again { may_be_over: false, reason },
+        Err(HandOverError::Unknown(reason)) => Next::Again { may_be_over: true, reason },
         Err(HandOverError::NoAgent(reason)) => {
             fail(SystemFailure::Configuration, format!("the agent cannot run in the task's image: {reason}"))
         }
@@ -106,10 +111,12 @@ async fn connect_again(
 ) -> Option<Connection> {
     let address = runner.fargate.watch(&launched.task).borrow().address?;
     let target = runner.ssh_target(address, &launched.nonce, Some(before.host_key().clone()));
+    // Also before the first try: a command that fails at once must not be repeated as fast as the network allows.
     while Instant::now() < give_up {
+        tokio::time::sleep(PAUSE).await;
         match Connection::open(&target, TRY).await {
             Ok(connection) => return Some(connection),
-            Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.may_pass() => {}
             Err(error) => {
                 warn!(task = %launched.task.arn.id(), %error, "cannot reach the task again");
                 return None;
@@ -144,9 +151,9 @@ mod tests {
     fn a_lost_answer_is_no_second_job_and_no_failure() {
         assert_eq!(next(Ok(Receipt::Busy { job: JobId(7) }), JobId(7)), Next::Over);
         let lost = Err(HandOverError::Unknown("closed".into()));
-        assert_eq!(next(lost, JobId(7)), Next::Again { may_be_over: true });
+        assert_eq!(next(lost, JobId(7)), Next::Again { may_be_over: true, reason: "closed".into() });
         let never_sent = Err(HandOverError::NotDelivered("closed".into()));
-        assert_eq!(next(never_sent, JobId(7)), Next::Again { may_be_over: false });
+        assert_eq!(next(never_sent, JobId(7)), Next::Again { may_be_over: false, reason: "closed".into() });
     }
 
     #[test]

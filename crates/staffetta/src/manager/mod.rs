@@ -76,12 +76,23 @@ impl Shared {
         self.slots.take(self.concurrent(), &runner.state.slots, runner.settings.limit)
     }
 
-    /// The slot is taken and the job held until its task has ended.
+    /// The slot is taken and the job held until its task has ended and GitLab knows it.
     fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, Option<Slot>)) {
-        let stop = self.stop.subscribe();
+        let shared = self.clone();
         self.supervised.spawn(async move {
-            job.until_ended(stop).await;
-            drop(taken);
+            let mut stop = shared.stop.subscribe();
+            let outcome = tokio::select! {
+                outcome = job.until_ended(shared.stop.subscribe()) => outcome,
+                // A job of another manager is that one's: a stop here does not wait for its end.
+                _ = stop.wait_for(|stop| !stop.asks_for_jobs()), if !job.ours => return,
+            };
+            if let Some(outcome) = outcome {
+                // Beside the jobs that are not handed over: no later manager finds a task that has ended.
+                shared.start_job(async move {
+                    job.report(&outcome).await;
+                    drop(taken);
+                });
+            }
         });
     }
 
@@ -169,7 +180,7 @@ impl Manager {
             () = self.shared.supervised.wait() => {}
             _ = stop.wait_for(|stop| matches!(stop, Stop::Leave { .. })) => {}
         }
-        // A stop of a task, or a report, that the end of a job asked for.
+        // What supervising a job to its end left to report.
         self.shared.jobs.wait().await;
     }
 }

@@ -29,8 +29,8 @@ pub struct Seen {
     /// The manager that started it, by its own word in the task's environment.
     pub manager: Option<SystemId>,
     pub age: Duration,
-    /// The job's time-out and every grace are over.
-    pub overdue: bool,
+    /// Until the job's time-out and every grace are over, as its manager wrote it into the task's environment.
+    pub left: Option<Duration>,
     pub ending: bool,
     /// What its agent said; `None` where it could not be asked.
     pub status: Option<AgentStatus>,
@@ -66,7 +66,7 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
     }
     let stop = |why| Some(Action::Stop { arn: task.task.arn.clone(), why });
     let ours = task.manager.as_ref() == Some(own);
-    if task.overdue {
+    if task.left.is_some_and(|left| left.is_zero()) {
         return stop("its job is long over its time-out");
     }
     match &task.status {
@@ -76,7 +76,8 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
             task: Box::new(task.task.clone()),
             job: *job,
             token: token.clone(),
-            remaining: Duration::from_secs(*remaining_seconds),
+            // What the task says is bounded by what ECS knows: job code may say anything.
+            remaining: Duration::from_secs(*remaining_seconds).min(task.left?),
             visit: task.visit.clone(),
             ours,
         }),
@@ -118,7 +119,7 @@ pub async fn observe(runner: &Runner) -> Vec<Seen> {
             job,
             manager: task.environment.get(task::MANAGER).map(SystemId::new),
             age: age(&task, now),
-            overdue: deadline(&task).is_some_and(|deadline| deadline < now),
+            left: deadline(&task).map(|deadline| deadline.duration_since(now).unwrap_or_default()),
             ending,
             status,
             visit: visit.flatten(),
@@ -154,13 +155,15 @@ async fn ask(runner: &Runner, task: &Task) -> Option<(AgentStatus, Option<Visit>
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn seen(status: Option<AgentStatus>) -> Seen {
         Seen {
             task: Task::unseen(TaskArn::new("t/1")),
             job: Some(JobId(1)),
             manager: Some(SystemId::new("s_own")),
             age: Duration::from_secs(5),
-            overdue: false,
+            left: Some(HOUR),
             ending: false,
             status,
             visit: None,
@@ -193,6 +196,13 @@ mod tests {
     }
 
     #[test]
+    fn a_task_cannot_lengthen_its_own_deadline() {
+        let status = AgentStatus::Running { job: JobId(1), token: "t".to_owned().into(), remaining_seconds: u64::MAX };
+        let Some(Action::Adopt { remaining, .. }) = decided(seen(Some(status)), &[]) else { panic!("not adopted") };
+        assert_eq!(remaining, HOUR);
+    }
+
+    #[test]
     fn a_launch_of_another_manager_is_stopped_only_when_it_is_old() {
         let mut task = seen(Some(AgentStatus::Idle));
         task.manager = Some(SystemId::new("s_other"));
@@ -205,7 +215,7 @@ mod tests {
     fn a_task_that_cannot_be_asked_is_stopped_only_after_its_own_deadline() {
         let old = Seen { age: LAUNCH_LIMIT * 2, ..seen(None) };
         assert!(decided(old.clone(), &[]).is_none(), "its job may run for hours");
-        assert!(matches!(decided(Seen { overdue: true, ..old }, &[]), Some(Action::Stop { .. })));
+        assert!(matches!(decided(Seen { left: Some(Duration::ZERO), ..old }, &[]), Some(Action::Stop { .. })));
     }
 
     #[test]

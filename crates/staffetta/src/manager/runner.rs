@@ -67,9 +67,10 @@ impl Runner {
         Ok(Self { settings, short_token, started_by, client, fargate, retired, state })
     }
 
-    /// The same token of the same GitLab: the jobs of one are the jobs of the other.
+    /// The jobs of one are the jobs of the other. The token alone decides, as it does for ECS: a URL that is written
+    /// anew must not make the jobs that are held look like those of an earlier manager.
     pub fn has_identity_of(&self, settings: &config::Runner) -> bool {
-        self.settings.url == settings.url && self.settings.token.expose_secret() == settings.token.expose_secret()
+        self.settings.token.expose_secret() == settings.token.expose_secret()
     }
 
     /// How to reach a task of this runner: the key comes from the runner's token and the task's nonce.

@@ -55,8 +55,9 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Returns when the task has ended. A manager that leaves a job to its agent just drops this.
-    pub async fn until_ended(self, mut stop: Receiver<Stop>) {
+    /// Returns when the task has ended, with what GitLab must still be told. A manager that leaves a job to its agent
+    /// just drops this.
+    pub async fn until_ended(&self, mut stop: Receiver<Stop>) -> Option<Outcome> {
         let task = self.runner.fargate.watch(&self.task);
         let (job, arn) = (self.access.id, &self.task.arn);
         let over = tokio::select! {
@@ -76,12 +77,13 @@ impl Supervised {
                 self.wait_for_end(task).await
             }
         };
-        match over.as_ref().map(finish::verdict) {
-            Some(Verdict::Reported) => info!(job = %self.access.id, task = %self.task.arn.id(), "the job ended"),
-            Some(Verdict::Lost { message, failure }) => {
-                self.report(&Outcome::SystemFailed { failure, message }).await;
+        match over.as_ref().map(|task| finish::verdict(task, self.visit.is_none())) {
+            Some(Verdict::Reported) => {
+                info!(%job, task = %arn.id(), "the job ended");
+                None
             }
-            None => self.report(&Outcome::system("the task was stopped and did not end")).await,
+            Some(Verdict::Lost { message, failure }) => Some(Outcome::SystemFailed { failure, message }),
+            None => Some(Outcome::system("the task was stopped and did not end")),
         }
     }
 
@@ -121,7 +123,8 @@ impl Supervised {
         }
     }
 
-    async fn report(&self, outcome: &Outcome) {
+    /// Tells GitLab what [`Self::until_ended`] found.
+    pub async fn report(&self, outcome: &Outcome) {
         let rounds = self.runner.settings.job_status_final_update_retry_limit;
         finish::report_lost(&self.runner.client, &self.access, &self.settings, &self.known, rounds, outcome).await;
     }
