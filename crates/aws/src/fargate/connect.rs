@@ -82,10 +82,6 @@ impl Fargate {
         Ok(Self { config: Arc::new(config.clone()), region, describer })
     }
 
-    pub fn config(&self) -> &FargateConfig {
-        &self.config
-    }
-
     /// Calls so far, of all runners in this region.
     pub fn calls(&self) -> Calls {
         self.region.counters.read()

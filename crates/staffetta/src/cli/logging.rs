@@ -14,7 +14,8 @@ pub fn start(format: LogFormat, level: Level) {
         let ours = ["staffetta", "aws", "gitlab", "ssh"].map(|part| format!("{part}={level}")).join(",");
         EnvFilter::new(format!("warn,russh=error,{ours}"))
     });
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !refused;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Json => log.json().init(),
