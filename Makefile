@@ -25,7 +25,7 @@ test:
 	@scripts/install-aws-cli
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
-	$(CARGO) test --locked --workspace --quiet
+	$(CARGO) test --locked --workspace --quiet --no-fail-fast
 	@echo 'All tests passed.'
 
 bench:

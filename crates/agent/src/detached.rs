@@ -65,11 +65,15 @@ impl State {
         if ours { Ok(()) } else { Err(io::Error::other(format!("{} belongs to somebody else", self.0.display()))) }
     }
 
-    /// Creating the record takes the container's one place; it is never given back.
+    /// Creating the record takes the container's one place; it is never given back. It appears whole: a link to a
+    /// finished file, which fails where there is one already.
     fn claim(&self, record: &Record) -> io::Result<()> {
         self.make_directory()?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file())?;
-        file.write_all(&serde_json::to_vec(record)?)
+        let whole = self.0.join(format!("job.json.{}", std::process::id()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&whole)?;
+        let claimed = file.write_all(&serde_json::to_vec(record)?).and_then(|()| fs::hard_link(&whole, self.file()));
+        fs::remove_file(whole)?;
+        claimed
     }
 
     fn write(&self, record: &Record) -> io::Result<()> {
@@ -131,8 +135,11 @@ pub async fn hand_over(state: &State, input: impl AsyncRead + Unpin) -> Receipt 
     match state.claim(&record) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // A record that is not readable yet belongs to a hand-over of this very moment.
-            return Receipt::Busy { job: state.read().map_or(JobId(0), |record| record.job) };
+            return match state.read() {
+                Some(record) if record.finished || record.keeper.is_alive() => Receipt::Busy { job: record.job },
+                // The place was taken by a hand-over that died before its job began, or by an agent that was killed.
+                _ => refused("this container had a job whose agent is gone".into()),
+            };
         }
         Err(error) => return refused(format!("cannot keep the job's state: {error}")),
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ const OURS: [&str; 6] = [
     job::task::DEADLINE,
     job::task::LISTEN,
 ];
+
+/// A file of variables is small; a script may make it anything.
+const MOST_EXPORTED: u64 = 1024 * 1024;
 
 /// Where programs are found if the image says nothing.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -88,7 +91,11 @@ impl Workspace {
             fs::remove_file(&exported)?;
         }
         OpenOptions::new().create(true).append(true).mode(0o600).open(&exported)?;
-        let lines = fs::read(&exported)?;
+        let mut lines = Vec::new();
+        File::open(&exported)?.take(MOST_EXPORTED + 1).read_to_end(&mut lines)?;
+        if lines.len() as u64 > MOST_EXPORTED {
+            return Err(io::Error::other(format!("the file $GITLAB_ENV is larger than {MOST_EXPORTED} bytes")));
+        }
 
         let mut environment = self.base.clone();
         environment.extend(variables.exports(status).into_iter().map(|(key, value)| (key.into(), value.into())));
