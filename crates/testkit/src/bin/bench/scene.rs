@@ -11,6 +11,9 @@ use embedded::{fargate, gitlab};
 use testkit::{ENVIRONMENTS, ManagerProcess, Setup, World};
 use tokio::sync::watch;
 
+/// Tasks without files of their own must not build in the same folder.
+const VARIABLES: &str = "  variables: {GIT_STRATEGY: none, GIT_CLONE_PATH: $CI_BUILDS_DIR/$CI_JOB_ID}\n";
+
 /// How often a state is looked at that no measurement depends on.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -77,8 +80,8 @@ impl Scene {
         let mut yaml = String::new();
         // GitLab's limit for `parallel` is 200.
         for (index, part) in copies(count).into_iter().enumerate() {
-            let _ = write!(yaml, "j{index}:\n  tags: [dev]\n  parallel: {part}\n  variables: {{GIT_STRATEGY: none}}\n");
-            let _ = write!(yaml, "{lines}  script:\n");
+            let _ = write!(yaml, "j{index}:\n  tags: [dev]\n  parallel: {part}\n{VARIABLES}");
+            let _ = writeln!(yaml, "{lines}  script:");
             for line in script {
                 let _ = writeln!(yaml, "    - '{line}'");
             }
