@@ -53,7 +53,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let machine = machine();
     eprintln!("{machine}");
-    let mut results = Results { only: arguments.only, rows: Vec::new(), complete: true };
+    let stop = bench.stop.clone();
+    let mut results = Results { only: arguments.only, stop, rows: Vec::new(), complete: true };
     let started = Instant::now();
     let (few, loads, observed): (usize, &[usize], u64) =
         if arguments.quick { (20, &[50], 8) } else { (60, &[200, 1000], 20) };
@@ -78,6 +79,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 struct Results {
     only: Vec<String>,
+    stop: watch::Receiver<bool>,
     rows: Vec<Row>,
     complete: bool,
 }
@@ -85,7 +87,8 @@ struct Results {
 impl Results {
     /// A part that fails does not take the others' numbers with it.
     async fn add(&mut self, name: &str, part: impl Future<Output = anyhow::Result<Vec<Row>>>) {
-        if !self.only.is_empty() && !self.only.iter().any(|only| only == name) {
+        let wanted = self.only.is_empty() || self.only.iter().any(|only| only == name);
+        if !wanted || *self.stop.borrow() {
             return;
         }
         match part.await {
