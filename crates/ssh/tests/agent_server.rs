@@ -112,7 +112,9 @@ async fn a_running_agent_tells_enough_to_supervise_its_job() {
         let running = AgentStatus::Running { job: JobId(7), token: "job-token".into(), remaining_seconds: 60 };
         answer.send(running).expect("a waiting client");
     });
-    let AgentStatus::Running { job, token, remaining_seconds } = status.expect("a status") else { panic!("running") };
+    let Some(AgentStatus::Running { job, token, remaining_seconds }) = status.expect("a status") else {
+        panic!("running")
+    };
     assert_eq!((job, token.expose_secret(), remaining_seconds), (JobId(7), "job-token", 60));
 }
 

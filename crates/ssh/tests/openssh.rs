@@ -164,7 +164,7 @@ async fn an_agent_in_the_images_path_is_called_and_none_is_sent() {
     assert_eq!(received(&sshd.home("received")).payload.get(), sent.payload.get());
     assert_eq!(connection.hand_over(&sent, &no_agents).await.expect("a receipt"), Receipt::Busy { job: JobId(7) });
     let status = connection.status().await.expect("a status");
-    assert!(matches!(status, AgentStatus::Finished { job: JobId(7) }), "{status:?}");
+    assert!(matches!(status, Some(AgentStatus::Finished { job: JobId(7) })), "{status:?}");
     assert!(!sshd.delivered().exists());
 }
 
@@ -175,10 +175,7 @@ async fn an_agent_is_sent_to_an_image_without_one_and_only_once() {
     let script = format!("{AGENT}exit\n{}", "# filling\n".repeat(400_000));
     let agents = sshd.agents(&script);
     let connection = sshd.connect().await;
-    assert!(
-        matches!(connection.status().await.expect("a status"), AgentStatus::Idle),
-        "a task without an agent is idle"
-    );
+    assert!(connection.status().await.expect("an answer").is_none(), "a task without an agent");
 
     let sent = message(7, 1000);
     assert_eq!(connection.hand_over(&sent, &agents).await.expect("a receipt"), ACCEPTED);
@@ -196,7 +193,16 @@ async fn an_agent_is_sent_to_an_image_without_one_and_only_once() {
     assert_eq!(again, Receipt::Busy { job: JobId(7) });
     assert_eq!(fs::metadata(sshd.delivered()).expect("the agent").ino(), delivered.ino(), "it was sent again");
     let status = connection.status().await.expect("a status");
-    assert!(matches!(status, AgentStatus::Finished { job: JobId(7) }), "{status:?}");
+    assert!(matches!(status, Some(AgentStatus::Finished { job: JobId(7) })), "{status:?}");
+}
+
+#[tokio::test]
+async fn an_image_whose_shell_runs_no_command_gives_no_receipt() {
+    let sshd = Sshd::start().await;
+    sshd.install("#!/bin/sh\ncat > /dev/null\necho 'This account is currently not available.'\nexit 1\n");
+    let connection = sshd.connect().await;
+    let error = connection.hand_over(&message(7, 1000), &AgentBinaries::in_directory("/nonexistent")).await.err();
+    assert!(matches!(&error, Some(HandOverError::NoReceipt(said)) if said.contains("not available")), "{error:?}");
 }
 
 #[tokio::test]

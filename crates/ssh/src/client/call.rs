@@ -23,7 +23,9 @@ pub struct Output {
 impl Output {
     /// The end of what the command complained, for an error's sentence.
     pub(super) fn complaint(&self) -> String {
-        let text = String::from_utf8_lossy(&self.stderr);
+        // `nologin` and its like explain themselves on standard output.
+        let said = if self.stderr.is_empty() { &self.stdout } else { &self.stderr };
+        let text = String::from_utf8_lossy(said);
         let last = text.trim_end().lines().next_back().unwrap_or_default().trim();
         match self.status {
             Some(status) => format!("exit status {status}: {last}"),

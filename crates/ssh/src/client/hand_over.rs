@@ -20,6 +20,10 @@ pub enum HandOverError {
     /// means that it had arrived, `Accepted` that it has now. So does [`Connection::status`].
     #[error("the job was sent and not acknowledged: {0}")]
     Unknown(String),
+    /// The command ran to its end without a receipt: no agent, or one that failed. The same call tells here too: an
+    /// agent that has the job answers `Busy`, so the second such end means that the image cannot run the command.
+    #[error("the task's SSH server runs the command without a receipt: {0}")]
+    NoReceipt(String),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +46,16 @@ impl Connection {
         receipt_in(&self.ask::<Receipt>(&deliver_agent::call(&program, Command::HandOver), message).await?)
     }
 
-    /// What the agent of this task does. A task without an agent has been given no job: it is idle.
-    pub async fn status(&self) -> Result<AgentStatus, StatusError> {
+    /// What the agent of this task does; `None` where there is none, because no job was handed over yet or because the
+    /// job removed it.
+    pub async fn status(&self) -> Result<Option<AgentStatus>, StatusError> {
         let mut output = self.ask::<AgentStatus>(&Command::Status.line(), Bytes::new()).await?;
         if output.status == Some(NOT_FOUND) {
             output = self.ask::<AgentStatus>(&deliver_agent::call_delivered(Command::Status), Bytes::new()).await?;
         }
         match protocol::answer_in(&output.stdout) {
-            Some(status) => Ok(status),
-            None if output.status == Some(NOT_FOUND) => Ok(AgentStatus::Idle),
+            Some(status) => Ok(Some(status)),
+            None if output.status == Some(NOT_FOUND) => Ok(None),
             None => Err(StatusError(output.complaint())),
         }
     }
@@ -65,6 +70,7 @@ fn receipt_in(output: &Output) -> Result<Receipt, HandOverError> {
         Some(receipt) => Ok(receipt),
         // What shells say when a program is there and cannot be run, or is gone again.
         None if matches!(output.status, Some(126 | NOT_FOUND)) => Err(HandOverError::NoAgent(output.complaint())),
+        None if output.status.is_some() => Err(HandOverError::NoReceipt(output.complaint())),
         None => Err(HandOverError::Unknown(output.complaint())),
     }
 }

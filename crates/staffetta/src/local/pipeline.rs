@@ -8,6 +8,7 @@ use anyhow::Context;
 use embedded::fargate::Delays;
 use embedded::gitlab::ci::{self, Pipeline};
 use embedded::gitlab::{self, Event as Wire, Status};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::event::Event;
 use super::git_snapshot;
@@ -62,6 +63,8 @@ pub fn keep_only(pipeline: &mut Pipeline, names: &[String]) -> anyhow::Result<()
 pub struct Ended {
     pub status: Status,
     pub interrupted: bool,
+    /// Interrupted twice: nothing more was waited for.
+    pub abandoned: bool,
     pub jobs: Vec<JobSummary>,
 }
 
@@ -76,7 +79,10 @@ pub async fn run(
     let snapshot = git_snapshot::commit_of(folder)?;
     let servers = Servers::start(&tags, delays).await?;
     let ended = walk(&servers, snapshot.source(pipeline), &mut tell).await;
-    servers.end().await;
+    match &ended {
+        Ok(ended) if !ended.abandoned => servers.end().await,
+        _ => servers.abandon().await,
+    }
     ended
 }
 
@@ -92,10 +98,15 @@ async fn walk(
     let mut names = BTreeMap::new();
     let mut timing = Timing::default();
     let mut interrupts = 0;
+    // One listener for all of them: the second Ctrl-C may come before the first is dealt with.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let status = loop {
+        let asked = async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
         let event = tokio::select! {
             event = events.recv() => event.context("the embedded GitLab ended")?,
-            _ = tokio::signal::ctrl_c() => {
+            () = asked => {
                 interrupts += 1;
                 if interrupts > 1 {
                     break Status::Canceled;
@@ -119,5 +130,5 @@ async fn walk(
         }
     };
     let jobs = gitlab.jobs().iter().map(|job| timing.summary(job, environment(&job.tags))).collect();
-    Ok(Ended { status, interrupted: interrupts > 0, jobs })
+    Ok(Ended { status, interrupted: interrupts > 0, abandoned: interrupts > 1, jobs })
 }

@@ -62,7 +62,13 @@ impl Servers {
         self.fargate.engine()
     }
 
-    /// Ends everything: no process, port or file is left.
+    /// Ends everything now, whatever the jobs do: no process, port or file is left.
+    pub async fn abandon(self) {
+        self.fargate.shutdown().await;
+        self.gitlab.shutdown().await;
+    }
+
+    /// Ends everything once the manager has seen the ends of its jobs.
     pub async fn end(self) {
         // Twice is "at once": what still runs was cancelled and is stopped, while both servers can still be told.
         self.manager.terminate();

@@ -35,6 +35,10 @@ enum Next {
         may_be_over: bool,
         reason: String,
     },
+    /// The command ended without a receipt. Twice in a row is certain: an agent that has the job says so.
+    NoReceipt {
+        reason: String,
+    },
     Fail(Outcome),
 }
 
@@ -49,7 +53,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     let message = message(errand).await;
     let over = Handed::Over(Visit::needed(&connection, &launched.nonce));
     let give_up = Instant::now() + PATIENCE;
-    let mut may_be_over = false;
+    let (mut may_be_over, mut had_no_receipt) = (false, false);
     let mut interruption;
     loop {
         let answer = connection.hand_over(&message, &errand.shared.agents).await;
@@ -60,8 +64,18 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
                 return Err(outcome.into());
             }
             Next::Fail(_) => return Ok(over),
+            Next::NoReceipt { reason } if had_no_receipt => {
+                errand.log.reopen(message.trace);
+                let message = format!("the task's image cannot run the agent: {reason}");
+                return Err(Outcome::SystemFailed { failure: SystemFailure::Configuration, message }.into());
+            }
+            Next::NoReceipt { reason } => {
+                (may_be_over, had_no_receipt) = (true, true);
+                warn!(%job, task = %launched.task.arn.id(), %reason, "the hand-over brought no receipt; trying again");
+                interruption = reason;
+            }
             Next::Again { may_be_over: this_try, reason } => {
-                may_be_over |= this_try;
+                (may_be_over, had_no_receipt) = (may_be_over | this_try, false);
                 warn!(%job, task = %launched.task.arn.id(), %reason, "the hand-over was interrupted; trying again");
                 interruption = reason;
             }
@@ -96,6 +110,7 @@ fn next(answer: Result<Receipt, HandOverError>, job: job::ids::JobId) -> Next {
         Ok(Receipt::Refused { reason }) => fail(SystemFailure::Runner, format!("the agent refused the job: {reason}")),
         Err(HandOverError::NotDelivered(reason)) => Next::Again { may_be_over: false, reason },
         Err(HandOverError::Unknown(reason)) => Next::Again { may_be_over: true, reason },
+        Err(HandOverError::NoReceipt(reason)) => Next::NoReceipt { reason },
         Err(HandOverError::NoAgent(reason)) => {
             fail(SystemFailure::Configuration, format!("the agent cannot run in the task's image: {reason}"))
         }

@@ -38,6 +38,12 @@ use supervise::Supervised;
 /// How often ECS is asked for tasks that nobody here knows.
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Beyond `shutdown_timeout`, for reports and stops that are under way.
+const LAST_REPORTS: Duration = Duration::from_secs(30);
+/// Jobs that wait for ECS at once. RunTask starts 20 a second; more are better off in GitLab's queue, where they cost no
+/// memory here and any manager may take them.
+const MOST_LAUNCHES: usize = 100;
+
 /// A running manager. Dropping it does not stop it; see [`Manager::terminate`].
 pub struct Manager {
     shared: Arc<Shared>,
@@ -73,12 +79,16 @@ impl Shared {
     }
 
     fn take_slot(&self, runner: &Runner) -> Option<Slot> {
+        if self.jobs.len() >= MOST_LAUNCHES {
+            return None;
+        }
         self.slots.take(self.concurrent(), &runner.state.slots, runner.settings.limit)
     }
 
     /// The slot is taken and the job held until its task has ended and GitLab knows it.
     fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, Option<Slot>)) {
         let shared = self.clone();
+        self.slots.make_known();
         self.supervised.spawn(async move {
             let mut stop = shared.stop.subscribe();
             let outcome = tokio::select! {
@@ -174,14 +184,29 @@ impl Manager {
             tracker.close();
         }
         self.shared.polls.wait().await;
-        self.shared.jobs.wait().await;
+        self.jobs_done().await;
         let mut stop = self.shared.stop.subscribe();
         tokio::select! {
             () = self.shared.supervised.wait() => {}
             _ = stop.wait_for(|stop| matches!(stop, Stop::Leave { .. })) => {}
         }
         // What supervising a job to its end left to report.
-        self.shared.jobs.wait().await;
+        self.jobs_done().await;
+    }
+
+    /// Reports and stops are repeated for minutes while GitLab or ECS is away. A manager that was told to stop does not
+    /// wait that long: GitLab calls an unreported job stuck, and the next manager finds a task that was not stopped.
+    async fn jobs_done(&self) {
+        let mut stop = self.shared.stop.subscribe();
+        let limit = async {
+            let state = stop.wait_for(|stop| matches!(stop, Stop::Leave { .. } | Stop::Cancel)).await.map(|stop| *stop);
+            let from = if let Ok(Stop::Leave { by }) = state { by.max(Instant::now()) } else { Instant::now() };
+            tokio::time::sleep_until((from + LAST_REPORTS).into()).await;
+        };
+        tokio::select! {
+            () = self.shared.jobs.wait() => {}
+            () = limit => warn!(left = self.shared.jobs.len(), "not everything could be reported or stopped in time"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! other is asked over SSH what it does, since any manager of the runner can derive its key.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws::fargate::Task;
@@ -13,11 +14,14 @@ use job::secret::SecretString;
 use job::task;
 use ssh::client::Connection;
 use ssh::keys::Nonce;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::runner::Runner;
 use super::supervise::Visit;
 
+/// Connections at once while a pass asks what tasks do.
+const ASKED_AT_ONCE: usize = 32;
 /// An idle task of another manager may still be waiting for its hand-over this long after it was created.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(30 * 60);
 
@@ -91,7 +95,7 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
 }
 
 /// One pass for one runner: list, ask, decide. The caller carries the actions out.
-pub async fn observe(runner: &Runner) -> Vec<Seen> {
+pub async fn observe(runner: &Arc<Runner>) -> Vec<Seen> {
     let arns = match runner.fargate.list_tasks(&runner.started_by).await {
         Ok(arns) => arns,
         Err(error) => {
@@ -106,26 +110,17 @@ pub async fn observe(runner: &Runner) -> Vec<Seen> {
             return Vec::new();
         }
     };
-    let now = SystemTime::now();
-    let mut seen = Vec::new();
-    for task in tasks {
-        let job = task.environment.get(task::JOB).and_then(|id| id.parse().ok()).map(JobId);
-        if job.is_some_and(|job| runner.state.held().contains(&job)) {
-            continue;
+    let held = runner.state.held();
+    let unknown = tasks.into_iter().filter(|task| job_of(task).is_none_or(|job| !held.contains(&job)));
+    let (mut seen, mut looks) = (Vec::new(), JoinSet::new());
+    for task in unknown {
+        // After a restart there may be a thousand, and each that does not answer takes its time.
+        if looks.len() >= ASKED_AT_ONCE {
+            seen.extend(looks.join_next().await.and_then(Result::ok));
         }
-        let ending = task.is_ending();
-        let (status, visit) = if ending { None } else { ask(runner, &task).await }.unzip();
-        seen.push(Seen {
-            job,
-            manager: task.environment.get(task::MANAGER).map(SystemId::new),
-            age: age(&task, now),
-            left: deadline(&task).map(|deadline| deadline.duration_since(now).unwrap_or_default()),
-            ending,
-            status,
-            visit: visit.flatten(),
-            task,
-        });
+        looks.spawn(look(runner.clone(), task));
     }
+    seen.extend(looks.join_all().await);
     if !seen.is_empty() {
         info!(runner = %runner.settings.name, tasks = seen.len(), "found tasks that no job of this manager has");
     }
@@ -143,11 +138,32 @@ fn deadline(task: &Task) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
+async fn look(runner: Arc<Runner>, task: Task) -> Seen {
+    let ending = task.is_ending();
+    let (status, visit) = if ending { None } else { ask(&runner, &task).await }.unzip();
+    let now = SystemTime::now();
+    Seen {
+        job: job_of(&task),
+        manager: task.environment.get(task::MANAGER).map(SystemId::new),
+        age: age(&task, now),
+        left: deadline(&task).map(|deadline| deadline.duration_since(now).unwrap_or_default()),
+        ending,
+        status,
+        visit: visit.flatten(),
+        task,
+    }
+}
+
+fn job_of(task: &Task) -> Option<JobId> {
+    task.environment.get(task::JOB)?.parse().ok().map(JobId)
+}
+
 async fn ask(runner: &Runner, task: &Task) -> Option<(AgentStatus, Option<Visit>)> {
     let nonce = task.environment.get(task::NONCE)?.parse::<Nonce>().ok()?;
     let target = runner.ssh_target(task.address?, &nonce, None);
     let connection = Connection::open(&target, Duration::from_secs(10)).await.ok()?;
-    let status = connection.status().await.ok()?;
+    // No agent was ever sent: the task waits for its hand-over.
+    let status = connection.status().await.ok()?.unwrap_or(AgentStatus::Idle);
     Some((status, Visit::needed(&connection, &nonce)))
 }
 

@@ -66,7 +66,12 @@ impl Slots {
         Slot { all: self.clone(), runner: runner.clone(), number: None }
     }
 
-    /// Resolves when a slot was given back after this call, also before the answer is first awaited.
+    /// Wakes whoever waits for room: a slot is free, or a launch is over.
+    pub fn make_known(&self) {
+        self.freed.notify_waiters();
+    }
+
+    /// Resolves when a slot was given back, or a launch is over, after this call, also before the answer is first awaited.
     pub fn freed(&self) -> Notified<'_> {
         self.freed.notified()
     }
@@ -97,7 +102,7 @@ impl Drop for Slot {
                 used.by_project.remove(&(project, of_project));
             }
         }
-        self.all.freed.notify_waiters();
+        self.all.make_known();
     }
 }
 

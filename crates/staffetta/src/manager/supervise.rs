@@ -106,7 +106,7 @@ impl Supervised {
         let address = self.runner.fargate.watch(&self.task).borrow().address?;
         let target = self.runner.ssh_target(address, &visit.nonce, Some(visit.host_key.clone()));
         let connection = Connection::open(&target, VISIT_LIMIT).await.ok()?;
-        connection.status().await.ok()
+        connection.status().await.ok().flatten()
     }
 
     /// ECS is asked more often than for a running task: somebody waits.
