@@ -100,8 +100,11 @@ fn from_ecs(environ: &[u8]) -> impl Iterator<Item = (OsString, OsString)> {
     let of_the_task =
         |entry: &[u8]| entry.strip_prefix(job::task::JOB.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
     let environ = if environ.split(|byte| *byte == 0).any(of_the_task) { environ } else { &[] };
-    let ours = |entry: &&[u8]| entry.starts_with(b"AWS_") || entry.starts_with(b"ECS_");
-    environ.split(|byte| *byte == 0).filter(ours).filter_map(|entry| {
+    let root = format!("{}=", job::task::ROOT);
+    let wanted: [&[u8]; 3] = [b"AWS_", b"ECS_", root.as_bytes()];
+    let ours = |entry: &&[u8]| wanted.iter().any(|prefix| entry.starts_with(prefix));
+    let entries: Vec<&[u8]> = environ.split(|byte| *byte == 0).filter(ours).collect();
+    entries.into_iter().filter_map(|entry| {
         let equals = entry.iter().position(|byte| *byte == b'=')?;
         Some((OsString::from_vec(entry[..equals].to_vec()), OsString::from_vec(entry[equals + 1..].to_vec())))
     })

@@ -73,7 +73,13 @@ pub async fn run(
 
 impl Run {
     fn new(hand_over: HandOver, terminated: watch::Receiver<bool>, orphans: Orphans) -> Result<Self, RunError> {
-        let HandOver { payload, gitlab, runner, trace, elapsed_seconds, .. } = hand_over;
+        let HandOver { payload, gitlab, mut runner, trace, elapsed_seconds, .. } = hand_over;
+        // Where tasks share one file system, and its root may not be ours to write.
+        if let Ok(root) = std::env::var(job::task::ROOT) {
+            for path in [&mut runner.builds_dir, &mut runner.cache_dir] {
+                *path = format!("{root}{path}");
+            }
+        }
         let payload = Received::parse(payload.get().as_bytes())?.payload;
         let variables = Variables::resolve(&payload, &runner, gitlab.tls_ca.as_deref());
         let (settings, warnings) = Settings::read(&variables, &payload, runner.debug_trace_disabled);

@@ -12,13 +12,14 @@ use job::secret::ExposeSecret;
 use job::variables::Variables;
 
 /// The names by which manager and agent speak to each other; no business of the job's.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     job::task::SSH_PUBLIC_KEY,
     job::task::NONCE,
     job::task::MANAGER,
     job::task::JOB,
     job::task::DEADLINE,
     job::task::LISTEN,
+    job::task::ROOT,
 ];
 
 /// A file of variables is small; a script may make it anything.

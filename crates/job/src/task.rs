@@ -12,5 +12,7 @@ pub const JOB: &str = "STAFFETTA_JOB";
 pub const DEADLINE: &str = "STAFFETTA_DEADLINE";
 /// The address that the agent's SSH server binds; an engine whose tasks share one network sets it.
 pub const LISTEN: &str = "STAFFETTA_LISTEN";
+/// The folder that stands for the root of the task's files; an engine whose tasks share one file system sets it.
+pub const ROOT: &str = "STAFFETTA_ROOT";
 /// The container of a task definition that runs the job; the name is the Fargate driver's. Others are sidecars.
 pub const CONTAINER: &str = "ci-coordinator";

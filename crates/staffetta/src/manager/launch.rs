@@ -36,6 +36,7 @@ pub struct Launched {
 pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, End> {
     let Errand { shared, runner, assigned, log, interrupts, .. } = errand;
     let at = Instant::now();
+    let _waiting = shared.wait_for_ecs();
     let nonce = Nonce::random();
     let id = assigned.received.payload.id;
     let launch = Launch {

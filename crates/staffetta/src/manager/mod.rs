@@ -18,6 +18,7 @@ mod supervise;
 mod watch;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,9 +41,19 @@ const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Beyond `shutdown_timeout`, for reports and stops that are under way.
 const LAST_REPORTS: Duration = Duration::from_secs(30);
-/// Jobs that wait for ECS at once. RunTask starts 20 a second; more are better off in GitLab's queue, where they cost no
+/// Jobs that wait for RunTask at once. It starts 20 a second; more are better off in GitLab's queue, where they cost no
 /// memory here and any manager may take them.
-const MOST_LAUNCHES: usize = 100;
+const MOST_WAITING: usize = 100;
+
+/// Counts a job that waits for RunTask, until dropped.
+struct Waiting<'a>(&'a Shared);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.0.slots.make_known();
+    }
+}
 
 /// A running manager. Dropping it does not stop it; see [`Manager::terminate`].
 pub struct Manager {
@@ -58,6 +69,8 @@ pub struct Shared {
     stop: tokio::sync::watch::Sender<Stop>,
     system_id: SystemId,
     agents: AgentBinaries,
+    /// Jobs whose RunTask is not answered yet.
+    waiting: AtomicUsize,
     /// Jobs that are not handed over yet, and the few short tasks that must end before the process may.
     jobs: TaskTracker,
     /// Jobs that an agent has.
@@ -79,7 +92,7 @@ impl Shared {
     }
 
     fn take_slot(&self, runner: &Runner) -> Option<Slot> {
-        if self.jobs.len() >= MOST_LAUNCHES {
+        if self.waiting.load(Ordering::Relaxed) >= MOST_WAITING {
             return None;
         }
         self.slots.take(self.concurrent(), &runner.state.slots, runner.settings.limit)
@@ -88,7 +101,6 @@ impl Shared {
     /// The slot is taken and the job held until its task has ended and GitLab knows it.
     fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, Option<Slot>)) {
         let shared = self.clone();
-        self.slots.make_known();
         self.supervised.spawn(async move {
             let mut stop = shared.stop.subscribe();
             let outcome = tokio::select! {
@@ -104,6 +116,11 @@ impl Shared {
                 });
             }
         });
+    }
+
+    fn wait_for_ecs(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self)
     }
 
     fn start_job(&self, job: impl Future<Output = ()> + Send + 'static) {
@@ -127,6 +144,7 @@ impl Manager {
             stop: tokio::sync::watch::Sender::new(Stop::No),
             system_id,
             agents,
+            waiting: AtomicUsize::new(0),
             jobs: TaskTracker::new(),
             supervised: TaskTracker::new(),
             polls: TaskTracker::new(),

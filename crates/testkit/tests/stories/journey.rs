@@ -1,3 +1,4 @@
+use embedded::fargate::EngineMode;
 use embedded::gitlab::Status;
 use testkit::{Repository, Setup, World};
 
@@ -90,6 +91,22 @@ async fn jobs_that_run_at_the_same_time_share_paths_and_no_files() {
     let pipeline = world.pipeline_of(Repository::of(&files)).await;
     assert_eq!(world.finished(pipeline).await, Status::Success);
     assert!(!std::path::Path::new("/var/tmp/claimed").exists(), "this machine's files are untouched");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_namespaces_every_task_has_its_builds_in_a_folder_of_its_own() {
+    let mut setup = Setup::default();
+    setup.fargate.engine = EngineMode::ProcessGroup;
+    let mut world = World::start(setup).await;
+    let pipeline = world
+        .pipeline(
+            "it: { tags: [dev], parallel: 4, script: [pwd, mkdir claimed, echo $CI_NODE_INDEX > mine, sleep 1, \
+             test $(cat mine) = $CI_NODE_INDEX] }\n",
+        )
+        .await;
+    assert_eq!(world.finished(pipeline).await, Status::Success);
+    assert!(!std::path::Path::new("/builds").exists(), "this machine's root is untouched");
     world.end().await;
 }
 

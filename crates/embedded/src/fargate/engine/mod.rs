@@ -146,6 +146,8 @@ impl Engine {
             Kind::ProcessGroups { path, .. } => {
                 let directories = process_group::Directories::make()?;
                 command.env("PATH", path).env("HOME", directories.home()).env("TMPDIR", directories.temporary());
+                // The agent keeps its builds below it: jobs share the paths of the configuration and no files.
+                command.env("STAFFETTA_ROOT", directories.root());
                 let home = directories.home();
                 process_group::enter(&mut command, working_directory.as_ref().map_or(&home, Path::new));
                 Some(directories)

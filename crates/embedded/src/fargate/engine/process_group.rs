@@ -33,6 +33,10 @@ impl Directories {
         Ok(directories)
     }
 
+    pub(super) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
     pub(super) fn home(&self) -> PathBuf {
         self.0.path().join("home")
     }
