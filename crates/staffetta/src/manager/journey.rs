@@ -46,8 +46,7 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
     let mut errand =
         Errand { shared: &shared, runner: &runner, assigned: &assigned, numbers, received_at, log, interrupts };
     let mut task = None;
-    // On the heap, here and below: what a phase needs is given back at its end, not kept while the job runs for hours.
-    match Box::pin(reach_agent(&mut errand, &mut task)).await {
+    match reach_agent(&mut errand, &mut task).await {
         Ok((task, visit)) => {
             info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
             let known = payload.features.failure_reasons.clone();
@@ -60,7 +59,7 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
             shared.supervise(supervised, (held, Some(slot)));
         }
         Err(end) => {
-            Box::pin(give_up(errand.log, &runner, &access, task, end)).await;
+            give_up(errand.log, &runner, &access, task, end).await;
             drop((held, slot));
         }
     }
@@ -81,7 +80,7 @@ async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Res
     for attempt in 1..=LAUNCHES {
         let launched = launch::start(errand, attempt).await?;
         *task = Some(launched.task.arn.clone());
-        let failed = match Box::pin(hand_over::hand_over(errand, &launched)).await? {
+        let failed = match hand_over::hand_over(errand, &launched).await? {
             Handed::Over(visit) => return Ok((launched.task, visit)),
             Handed::NotStarted(explanation) => explanation,
         };
