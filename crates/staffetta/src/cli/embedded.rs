@@ -58,7 +58,7 @@ Example:
   staffetta embedded gitlab --repo . --until-done"
 )]
 pub struct GitlabArguments {
-    /// Loopback address; port 0 takes a free one
+    /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
     /// Folder with the sources; its present state is committed to a repository of the server's own
