@@ -1,5 +1,7 @@
 //! Why a task ended: ECS's stop reasons turned into one sentence and its fix.
 
+use std::fmt;
+
 use job::outcome::SystemFailure;
 use job::task::CONTAINER;
 
@@ -17,6 +19,20 @@ pub struct Explanation {
     /// Whether a new task is likely to do better. Only to be used before the job's script began.
     pub retry: bool,
     pub failure: SystemFailure,
+}
+
+/// What happened, in ECS's own words too, and what to do about it.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)?;
+        if !self.said.is_empty() {
+            write!(f, " (ECS: {})", self.said)?;
+        }
+        match self.fix {
+            Some(fix) => write!(f, " {fix}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why the task ended.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws::fargate::{Explanation, Task};
+use aws::fargate::Task;
 use gitlab::{Client, JobAccess, JobTrace, Reported};
 use job::hand_over::TraceSoFar;
 use job::ids::TaskArn;
@@ -36,14 +36,7 @@ pub fn verdict(task: &Task, agent_is_first: bool) -> Verdict {
         return Verdict::Reported;
     }
     let explanation = aws::fargate::explain(task);
-    Verdict::Lost { message: format!("the task was lost: {}", in_words(&explanation)), failure: explanation.failure }
-}
-
-/// What happened, in ECS's own words too, and what to do about it.
-pub fn in_words(explanation: &Explanation) -> String {
-    let said = if explanation.said.is_empty() { String::new() } else { format!(" (ECS: {})", explanation.said) };
-    let fix = explanation.fix.map(|fix| format!(" {fix}")).unwrap_or_default();
-    format!("{}{said}{fix}", explanation.sentence)
+    Verdict::Lost { message: format!("the task was lost: {explanation}"), failure: explanation.failure }
 }
 
 /// Stops a task and repeats it for minutes: throttles, an ECS that does not answer.

@@ -89,7 +89,7 @@ async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Res
             let (runner, arn) = (errand.runner.clone(), launched.task.arn);
             errand.shared.start_job(async move { finish::stop_task(&runner, &arn, "the task did not start").await });
         }
-        let reason = finish::in_words(&failed);
+        let reason = failed.to_string();
         if !failed.retry || attempt == LAUNCHES {
             return Err(Outcome::SystemFailed { failure: failed.failure, message: reason }.into());
         }

@@ -1,0 +1,95 @@
+//! Reach: a task is ready when its SSH server lets us in, which is earlier than when ECS says RUNNING.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aws::fargate::{Explanation, Phase, Task, explain, phases};
+use job::outcome::SystemFailure;
+use ssh::client::{ConnectError, Connection, Target};
+use tokio::net::TcpStream;
+use tokio::sync::watch::Receiver;
+
+/// One try to connect. An address whose container is not up yet answers nothing at all.
+const TRY: Duration = Duration::from_secs(2);
+/// One exchange over the connection: a quarter of a vCPU takes its time, and the agent may have to be sent.
+const EXCHANGE: Duration = Duration::from_secs(60);
+/// Between two tries: this is what a job waits too long on average, doubled.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How waiting for a task ended.
+pub enum Reached {
+    Connected(Connection),
+    /// The task ended, or took too long, before it could be reached.
+    NotStarted(Explanation),
+    /// The task is there, and another try to get in would change nothing.
+    Refused(ConnectError),
+}
+
+/// Waits for a task's SSH server for at most `patience`. `say` hears each phase of the task once it is over.
+pub async fn reach(
+    task: Receiver<Task>,
+    patience: Duration,
+    target: impl Fn(IpAddr) -> Target,
+    say: impl FnMut(&Phase),
+) -> Reached {
+    tokio::select! {
+        connected = connect(task.clone(), target) => match connected {
+            Ok(connection) => Reached::Connected(connection),
+            Err(error) => Reached::Refused(error),
+        },
+        ending = until_ending(task, say) => Reached::NotStarted(explain(&ending)),
+        () = tokio::time::sleep(patience) => Reached::NotStarted(too_slow(patience)),
+    }
+}
+
+/// Tries until the task's server lets us in. Returns only errors that another try does not change.
+async fn connect(mut task: Receiver<Task>, target: impl Fn(IpAddr) -> Target) -> Result<Connection, ConnectError> {
+    loop {
+        let address = match task.wait_for(|task| task.address.is_some()).await {
+            Ok(task) => task.address,
+            Err(_gone) => None,
+        };
+        // Without a describer there is no address to come; whoever waits beside this sees the end of the task.
+        let Some(address) = address else { return std::future::pending().await };
+        let target = target(address);
+        let Ok(Ok(stream)) = tokio::time::timeout(TRY, TcpStream::connect(target.addr)).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        // Without it the kernel holds back each small packet of the greeting until the last one is acknowledged.
+        let _ = stream.set_nodelay(true);
+        match Connection::over(stream, &target, EXCHANGE).await {
+            Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// Says each phase once it is over; resolves when the task is about to end.
+async fn until_ending(mut task: Receiver<Task>, mut say: impl FnMut(&Phase)) -> Task {
+    let mut said = 0;
+    loop {
+        let seen = task.borrow_and_update().clone();
+        let over = phases(&seen);
+        over.iter().skip(said).for_each(&mut say);
+        said = said.max(over.len());
+        if seen.is_ending() {
+            return seen;
+        }
+        if task.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn too_slow(patience: Duration) -> Explanation {
+    Explanation {
+        sentence: format!("The task did not become reachable within {} minutes.", patience.as_secs().div_ceil(60)),
+        said: String::new(),
+        fix: Some(
+            "Check that the task's security group lets the manager in on the SSH port, and that the image starts sshd or the agent.",
+        ),
+        retry: false,
+        failure: SystemFailure::Runner,
+    }
+}
