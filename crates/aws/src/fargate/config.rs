@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::allowed::task_definition_pattern_mistake;
+
 /// One environment as a runner reaches it. The field names are those of `config.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,9 +28,28 @@ pub struct FargateConfig {
     pub endpoint_url: Option<String>,
     pub ssh_user: String,
     pub ssh_port: u16,
+    /// Lets `aws ecs execute-command` into the task; its task role must allow it.
+    pub enable_execute_command: bool,
+    /// Gives the task the tags of its task definition, for the bill.
+    pub propagate_tags: bool,
+    /// Which task definitions a job may ask for beside `task_definition`, as patterns with `*`; none is every one.
+    pub allowed_task_definitions: Option<Vec<String>>,
     /// Not for the config file: secrets come from AWS's usual chain.
     #[serde(skip)]
     pub credentials: Credentials,
+    /// Not for the config file: a job asks for it. All calls are made as this role.
+    #[serde(skip)]
+    pub role: Option<AssumedRole>,
+}
+
+/// A role that is taken by STS AssumeRole before anything is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AssumedRole {
+    pub arn: String,
+    /// 2 to 64 letters, digits and `+=,.@_-`; CloudTrail shows it.
+    pub session_name: String,
+    /// Session tags: at most 50, a key of at most 128 characters, a value of at most 256.
+    pub tags: Vec<(String, String)>,
 }
 
 /// One item of a capacity provider strategy: `FARGATE` or `FARGATE_SPOT`.
@@ -80,7 +101,11 @@ impl Default for FargateConfig {
             endpoint_url: None,
             ssh_user: "root".into(),
             ssh_port: 22,
+            enable_execute_command: false,
+            propagate_tags: false,
+            allowed_task_definitions: None,
             credentials: Credentials::UsualChain,
+            role: None,
         }
     }
 }
@@ -102,7 +127,7 @@ impl FargateConfig {
         check(
             self.assign_public_ip || !self.use_public_ip,
             "use_public_ip",
-            "needs assign_public_ip = true: without it a task has no public address",
+            "asks for a public address, but tasks are not given any: set both or none",
         );
         let providers = &self.capacity_providers;
         check(providers.len() <= 20, "capacity_providers", "may name at most 20 providers");
@@ -121,6 +146,11 @@ impl FargateConfig {
             "capacity_providers",
             "only one provider may have a base",
         );
+        for pattern in self.allowed_task_definitions.iter().flatten() {
+            if let Some(message) = task_definition_pattern_mistake(pattern) {
+                check(false, "allowed_task_definitions", &message);
+            }
+        }
         check(!self.ssh_user.trim().is_empty(), "ssh_user", "must not be empty");
         check(self.ssh_port != 0, "ssh_port", "must not be 0");
         mistakes
@@ -160,6 +190,9 @@ mod tests {
             endpoint_url = "http://127.0.0.1:1"
             ssh_user = "ci"
             ssh_port = 2222
+            enable_execute_command = true
+            propagate_tags = true
+            allowed_task_definitions = ["ci-*"]
             "#,
         )
         .expect("all keys");
@@ -179,7 +212,11 @@ mod tests {
             endpoint_url: Some("http://127.0.0.1:1".into()),
             ssh_user: "ci".into(),
             ssh_port: 2222,
+            enable_execute_command: true,
+            propagate_tags: true,
+            allowed_task_definitions: Some(vec!["ci-*".into()]),
             credentials: Credentials::UsualChain,
+            role: None,
         };
         assert_eq!(config, expected);
         assert_eq!(config.mistakes(), []);
@@ -193,7 +230,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused_by_name_and_credentials_are_no_key() {
-        for text in ["clusterr = 'a'", "credentials = 'MadeUp'", "capacity_providers = [{ name = 'F', wieght = 1 }]"] {
+        for text in [
+            "clusterr = 'a'",
+            "credentials = 'MadeUp'",
+            "role = {}",
+            "capacity_providers = [{ name = 'F', wieght = 1 }]",
+        ] {
             let error = read(text).expect_err(text);
             assert!(error.contains("unknown field"), "{error}");
         }

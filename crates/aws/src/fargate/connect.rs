@@ -60,7 +60,7 @@ struct DescriberKey {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    #[error("no AWS region: set region in [runners.fargate] or AWS_REGION in the environment")]
+    #[error("no AWS region: set region in [runners.fargate] (Region in ecs.toml), or AWS_REGION in the environment")]
     NoRegion,
     #[error("endpoint_url {0:?} is not a URL that begins with http:// or https://")]
     BadEndpoint(String),

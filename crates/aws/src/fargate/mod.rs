@@ -2,6 +2,7 @@
 //!
 //! [`Regions`] is made once per process, a [`Fargate`] once per runner; both are cheap to clone.
 
+mod allowed;
 mod buckets;
 mod calls;
 mod config;
@@ -17,8 +18,9 @@ mod stop_reasons;
 mod stop_task;
 mod task;
 
+pub use allowed::{NotAllowed, role_is_allowed, role_pattern_mistake};
 pub use calls::Calls;
-pub use config::{CapacityProvider, ConfigMistake, Credentials, FargateConfig};
+pub use config::{AssumedRole, CapacityProvider, ConfigMistake, Credentials, FargateConfig};
 pub use connect::{ConnectError, Fargate, Regions};
 pub use errors::{CallError, Refusal};
 pub use explain::{Explanation, explain};

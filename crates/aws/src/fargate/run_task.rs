@@ -8,7 +8,7 @@ use aws_sdk_ecs::error::BuildError;
 use aws_sdk_ecs::operation::run_task::{RunTaskError, RunTaskOutput};
 use aws_sdk_ecs::types::{
     AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, ContainerOverride, KeyValuePair, LaunchType,
-    NetworkConfiguration, TaskOverride,
+    NetworkConfiguration, PropagateTags, TaskOverride,
 };
 use job::ids::TaskArn;
 use job::outcome::SystemFailure;
@@ -35,6 +35,9 @@ pub struct Launch {
     pub started_by: String,
     /// For the job's container. Anyone who may describe the task can read it: nothing secret.
     pub environment: BTreeMap<String, String>,
+    /// What the job asks for in place of the runner's own, if [`FargateConfig::task_definition_for`] allows it.
+    pub task_definition: Option<String>,
+    pub platform_version: Option<String>,
     /// How long to go on asking while there is no capacity, no answer or too many calls.
     pub patience: Duration,
 }
@@ -145,13 +148,15 @@ impl Fargate {
             .ecs
             .run_task()
             .cluster(&config.cluster)
-            .task_definition(&config.task_definition)
+            .task_definition(launch.task_definition.as_ref().unwrap_or(&config.task_definition))
             .count(1)
             .client_token(token)
             .started_by(&launch.started_by)
             .network_configuration(NetworkConfiguration::builder().awsvpc_configuration(network).build())
             .overrides(overrides.clone())
-            .set_platform_version(config.platform_version.clone());
+            .set_platform_version(launch.platform_version.clone().or_else(|| config.platform_version.clone()))
+            .enable_execute_command(config.enable_execute_command)
+            .set_propagate_tags(config.propagate_tags.then_some(PropagateTags::TaskDefinition));
         // Always one of the two: without them ECS may fall back to EC2 instances (facts 1.1).
         match placement.providers {
             [] => call = call.launch_type(LaunchType::Fargate),
@@ -530,6 +535,8 @@ mod tests {
             client_token: "j1".into(),
             started_by: "s".into(),
             environment: BTreeMap::from([("A".to_owned(), "x".repeat(length))]),
+            task_definition: None,
+            platform_version: None,
             patience: PATIENCE,
         };
         // {"containerOverrides":[{"name":"ci-coordinator","environment":[{"name":"A","value":""}]}]} is 90 long.

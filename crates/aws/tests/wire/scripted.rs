@@ -184,6 +184,8 @@ pub fn launch(token: &str) -> Launch {
         client_token: token.into(),
         started_by: "staffetta/abc".into(),
         environment: [("SSH_PUBLIC_KEY".to_owned(), "ssh-ed25519 AAAA".to_owned())].into(),
+        task_definition: None,
+        platform_version: None,
         patience: Duration::from_secs(60),
     }
 }

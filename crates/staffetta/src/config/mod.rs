@@ -3,6 +3,7 @@
 //! Same keys, same meaning. A file is taken whole or not at all: an unknown key or a wrong value is
 //! refused by name, and all mistakes are reported at once.
 
+pub mod ecs_toml;
 mod keys;
 mod read;
 pub mod reload;

@@ -9,7 +9,7 @@ use job::secret::ExposeSecret;
 use toml::de::DeTable;
 
 use super::runner::{host, runner};
-use super::section::{Report, Section};
+use super::section::{CONFIG_TOML, Report, Section};
 use super::{Config, LogFormat, Mistakes, Remark, Runner, keys};
 
 /// A file that can be used.
@@ -22,17 +22,7 @@ pub struct Loaded {
 
 /// Reads a configuration file. `$NAME` and `${NAME}` in `url` and `token` are taken from the environment.
 pub fn load(file: &Path) -> Result<Loaded, Mistakes> {
-    let whole_file = |message: String| Mistakes(vec![Remark { file: file.to_owned(), line: None, message }]);
-    let bytes = fs::read(file).map_err(|error| whole_file(format!("cannot be read: {error}")))?;
-    let text = match str::from_utf8(&bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let mut report = Report::new(file, "");
-            report.mistakes.push(not_utf8(file, &bytes, error.valid_up_to()));
-            return Err(Mistakes(report.mistakes));
-        }
-    };
-    let mut loaded = read(file, text, &|name| env::var(name).ok())?;
+    let mut loaded = read(file, &read_text(file)?, &|name| env::var(name).ok())?;
     for runner in &mut loaded.config.runners {
         use_certificates_beside(file, runner);
     }
@@ -40,10 +30,14 @@ pub fn load(file: &Path) -> Result<Loaded, Mistakes> {
     Ok(loaded)
 }
 
-fn not_utf8(file: &Path, bytes: &[u8], valid: usize) -> Remark {
-    let line = 1 + bytes[..valid].iter().filter(|byte| **byte == b'\n').count();
-    let message = "this line is not UTF-8 text; save the file as UTF-8".to_owned();
-    Remark { file: file.to_owned(), line: Some(line), message }
+pub(super) fn read_text(file: &Path) -> Result<String, Mistakes> {
+    let mistake = |line, message| Mistakes(vec![Remark { file: file.to_owned(), line, message }]);
+    let bytes = fs::read(file).map_err(|error| mistake(None, format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
+        mistake(Some(line), "this line is not UTF-8 text; save the file as UTF-8".to_owned())
+    })
 }
 
 /// `certs/<host>.crt` and its siblings serve a runner that names no files (protocol 0.6).
@@ -72,15 +66,21 @@ fn readable_by_others(file: &Path) -> Option<Remark> {
 
 /// The pure part: `environment` answers for `$NAME`.
 pub(super) fn read(file: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Mistakes> {
-    let mut report = Report::new(file, text);
+    let mut report = Report::new(file, text, &CONFIG_TOML);
     let config = read_into(&mut report, text, environment);
-    let Report { mut mistakes, mut warnings, .. } = report;
-    mistakes.sort_by_key(|remark| remark.line);
-    warnings.sort_by_key(|remark| remark.line);
+    let Report { mistakes, warnings, .. } = report;
     match config {
-        Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings }),
-        _ => Err(Mistakes(mistakes)),
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings: in_order(file, warnings) }),
+        _ => Err(Mistakes(in_order(file, mistakes))),
     }
+}
+
+/// By lines, each once; those of other files that this one names come last.
+pub(super) fn in_order(file: &Path, mut remarks: Vec<Remark>) -> Vec<Remark> {
+    let key = |remark: &Remark| (remark.file != file, remark.file.clone(), remark.line);
+    remarks.sort_by_key(key);
+    remarks.dedup();
+    remarks
 }
 
 /// Answers nothing when the text is not TOML; what it answers beside reported mistakes must not be used.
@@ -89,13 +89,17 @@ pub(super) fn read_into<'t>(
     text: &'t str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Config> {
+    parse(report, text).map(|table| config(Section::root(report, &table), environment))
+}
+
+pub(super) fn parse<'t>(report: &mut Report<'t>, text: &'t str) -> Option<DeTable<'t>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let at = error.span().map_or(text.len(), |span| span.start);
         report.mistake(at, format!("not valid TOML: {}", error.message()));
     }
     // What a broken file seems to say further on would only bury the real mistake.
-    errors.is_empty().then(|| config(Section::root(report, table.get_ref()), environment))
+    errors.is_empty().then(|| table.into_inner())
 }
 
 fn config(mut section: Section, environment: &dyn Fn(&str) -> Option<String>) -> Config {

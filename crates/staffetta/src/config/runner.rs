@@ -197,30 +197,38 @@ fn fargate(mut section: Section) -> FargateConfig {
         assign_public_ip: section.flag("assign_public_ip").unwrap_or(default.assign_public_ip),
         use_public_ip: section.flag("use_public_ip").unwrap_or(default.use_public_ip),
         platform_version: section.filled_text("platform_version").map(|found| found.value),
-        capacity_providers: section.sections("capacity_providers", capacity_provider),
+        capacity_providers: section
+            .sections("capacity_providers", |table| capacity_provider(table, ["name", "weight", "base"])),
         endpoint_url: section.filled_text("endpoint_url").map(|found| found.value),
         ssh_user: section.filled_text("ssh_user").map_or(default.ssh_user, |found| found.value),
         ssh_port: section.number("ssh_port", "a port number").unwrap_or(default.ssh_port),
+        enable_execute_command: section.flag("enable_execute_command").unwrap_or(default.enable_execute_command),
+        propagate_tags: section.flag("propagate_tags").unwrap_or(default.propagate_tags),
+        allowed_task_definitions: section.texts("allowed_task_definitions").map(|found| found.value),
         credentials: default.credentials,
+        role: default.role,
     };
     for mistake in config.mistakes() {
         section.wrong(mistake.key, &mistake.message);
     }
     if config.security_groups.is_empty() {
-        // ECS would take the VPC's default group, which lets nobody from outside it reach port 22.
-        section.wrong("security_groups", "must name a security group that lets the manager reach the task's SSH port");
+        section.wrong("security_groups", NO_SECURITY_GROUP);
     }
     section.finish(&[]);
     config
 }
 
-fn capacity_provider(mut section: Section) -> CapacityProvider {
-    let name = section.word("name");
+/// ECS would take the VPC's default group, which lets nobody from outside it reach port 22.
+pub const NO_SECURITY_GROUP: &str = "must name a security group that lets the manager reach the task's SSH port";
+
+/// `keys` are the file's names for name, weight and base.
+pub fn capacity_provider(mut section: Section, keys: [&'static str; 3]) -> CapacityProvider {
+    let name = section.word(keys[0]);
     if name.is_empty() {
-        section.missing("name", "write \"FARGATE\" or \"FARGATE_SPOT\"");
+        section.missing(keys[0], "write \"FARGATE\" or \"FARGATE_SPOT\"");
     }
-    let weight = section.number("weight", "a whole number from 0 to 1000").unwrap_or(1);
-    let base = section.number("base", "a whole number from 0 to 100000").unwrap_or(0);
+    let weight = section.number(keys[1], "a whole number from 0 to 1000").unwrap_or(1);
+    let base = section.number(keys[2], "a whole number from 0 to 100000").unwrap_or(0);
     section.finish(&[]);
     CapacityProvider { name, weight, base }
 }

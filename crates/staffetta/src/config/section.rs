@@ -1,5 +1,6 @@
 //! Reads a TOML table key by key, and knows afterwards which keys nobody asked for.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,10 +10,25 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Remark, keys};
 
+/// What differs between the two kinds of file.
+pub struct Dialect {
+    /// What messages call the file.
+    name: &'static str,
+    /// Shows every key.
+    example: &'static str,
+    /// `cluster` is `Cluster`, and `INFO` is `info`: the library that GitLab's driver reads its file with has it so.
+    any_case: bool,
+}
+
+pub const CONFIG_TOML: Dialect = Dialect { name: "config.toml", example: "examples/config.toml", any_case: false };
+pub const ECS_TOML: Dialect =
+    Dialect { name: "ecs.toml", example: "examples/fargate-driver/all-keys.toml", any_case: true };
+
 /// Everything that there is to tell about one file.
 pub struct Report<'t> {
     file: &'t Path,
     text: &'t str,
+    dialect: &'static Dialect,
     pub mistakes: Vec<Remark>,
     pub warnings: Vec<Remark>,
     /// Full paths of the keys that were asked for, whether the file has them or not.
@@ -21,10 +37,11 @@ pub struct Report<'t> {
 }
 
 impl<'t> Report<'t> {
-    pub fn new(file: &'t Path, text: &'t str) -> Self {
+    pub fn new(file: &'t Path, text: &'t str, dialect: &'static Dialect) -> Self {
         Self {
             file,
             text,
+            dialect,
             mistakes: Vec::new(),
             warnings: Vec::new(),
             #[cfg(test)]
@@ -94,7 +111,7 @@ impl<'r, 't> Section<'r, 't> {
     /// A key that was read has a value that cannot be used.
     pub fn wrong(&mut self, key: &'static str, message: &str) {
         if !self.unreadable.contains(&key) {
-            let at = self.table.get_key_value(key).map_or(self.at, |(key, _)| key.span().start);
+            let at = self.find(key).map_or(self.at, |(key, _)| key.span().start);
             let message = format!("`{}` {message}", self.name_of(key));
             self.report.mistake(at, message);
         }
@@ -109,7 +126,15 @@ impl<'r, 't> Section<'r, 't> {
         self.asked.push(key);
         #[cfg(test)]
         self.report.asked.insert(self.name_of(key));
-        self.table.get_key_value(key).map(|(key, value)| (key.span().start, value))
+        self.find(key).map(|(key, value)| (key.span().start, value))
+    }
+
+    /// The key as the file has it. Of two that differ only in their case, the exact one; the other is an unknown key.
+    fn find(&self, key: &str) -> Option<(&'r Spanned<Cow<'t, str>>, &'r Spanned<DeValue<'t>>)> {
+        let table = self.table;
+        let like =
+            || table.iter().find(|(name, _)| self.report.dialect.any_case && name.get_ref().eq_ignore_ascii_case(key));
+        table.get_key_value(key).or_else(like)
     }
 
     fn refuse(&mut self, key: &'static str, at: usize, message: String) {
@@ -150,7 +175,9 @@ impl<'r, 't> Section<'r, 't> {
     /// The value that belongs to one of a few names; empty counts as absent.
     pub fn one_of<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let found = self.filled_text(key)?;
-        let choice = choices.iter().find(|(name, _)| *name == found.value);
+        let any_case = self.report.dialect.any_case;
+        let is = |name: &str| name == found.value || any_case && name.eq_ignore_ascii_case(&found.value);
+        let choice = choices.iter().find(|(name, _)| is(name));
         if choice.is_none() {
             let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
             let message = format!("`{}` must be one of {}", self.name_of(key), names.join(", "));
@@ -195,6 +222,11 @@ impl<'r, 't> Section<'r, 't> {
         parsed
     }
 
+    /// A duration that is waited for: 0 would be no time at all, and is the default.
+    pub fn waiting_time(&mut self, key: &'static str) -> Option<Duration> {
+        self.duration(key).filter(|duration| !duration.is_zero())
+    }
+
     pub fn texts(&mut self, key: &'static str) -> Option<Found<Vec<String>>> {
         self.take(key, "a list of texts, such as [\"one\", \"two\"]", |value| {
             value.as_array()?.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
@@ -204,6 +236,12 @@ impl<'r, 't> Section<'r, 't> {
     /// A list that is empty when it is absent.
     pub fn words(&mut self, key: &'static str) -> Vec<String> {
         self.texts(key).map(|found| found.value).unwrap_or_default()
+    }
+
+    /// Whether the key has a list of texts and not one of tables.
+    pub fn holds_texts(&self, key: &str) -> bool {
+        let list = self.find(key).and_then(|(_, value)| value.get_ref().as_array());
+        list.is_some_and(|items| !items.is_empty() && items.iter().all(|item| item.get_ref().is_str()))
     }
 
     /// Every key of a table whose keys are free, and whose values are true or false.
@@ -273,9 +311,10 @@ impl<'r, 't> Section<'r, 't> {
 
     /// Reports every key that nobody asked for: understood by GitLab's runner but not acted on, or unknown.
     pub fn finish(self, without_effect: &[(&'static str, &str)]) {
+        let Dialect { name: file, example, .. } = self.report.dialect;
         for (key, value) in self.table {
             let name = key.get_ref().as_ref();
-            if self.asked.contains(&name) {
+            if self.asked.iter().any(|asked| self.find(asked).is_some_and(|(found, _)| found.get_ref() == name)) {
                 continue;
             }
             let at = key.span().start;
@@ -289,9 +328,9 @@ impl<'r, 't> Section<'r, 't> {
             let known = self.asked.iter().copied().chain(without_effect.iter().map(|(known, _)| *known));
             let advice = match keys::nearest(name, known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "remove it, or see examples/config.toml for the keys there are".to_owned(),
+                None => format!("remove it, or see {example} for the keys there are"),
             };
-            self.report.mistake(at, format!("`{full}` is not a key of config.toml: {advice}"));
+            self.report.mistake(at, format!("`{full}` is not a key of {file}: {advice}"));
         }
     }
 }

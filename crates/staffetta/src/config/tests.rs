@@ -12,7 +12,7 @@ use toml::de::DeTable;
 
 use super::read::{load, read, read_into};
 use super::runner::host;
-use super::section::Report;
+use super::section::{CONFIG_TOML, Report};
 use super::{Loaded, Remark};
 
 const EXAMPLE: &str = include_str!("../../../../examples/config.toml");
@@ -88,7 +88,7 @@ fn every_key_of_the_example_is_read_and_every_key_that_is_read_stands_in_it() {
     let text = uncommented(EXAMPLE);
     assert_eq!(usable(&text).warnings, []);
 
-    let mut report = Report::new(Path::new("config.toml"), &text);
+    let mut report = Report::new(Path::new("config.toml"), &text, &CONFIG_TOML);
     read_into(&mut report, &text, &|_| Some("set".to_owned())).unwrap();
     let mut in_example = BTreeSet::new();
     keys_of(DeTable::parse(&text).unwrap().get_ref(), "", &mut in_example);

@@ -43,6 +43,8 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
         client_token: client_token(&runner.settings.url, id, attempt),
         started_by: runner.started_by.clone(),
         environment: environment(runner, &nonce, &assigned.received.payload, &shared.system_id),
+        task_definition: None,
+        platform_version: None,
         patience: PATIENCE,
     };
     let fargate = &runner.settings.fargate;
