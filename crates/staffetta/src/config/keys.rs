@@ -36,7 +36,6 @@ pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("slot_cgroup_template", "every job has its own Fargate task"),
     ("ssh", OTHER_EXECUTOR),
     ("step_runner_image", "GitLab Steps are not offered"),
-    ("token_expires_at", "the token is not renewed; create a new one before this one expires"),
     ("use_slot_cgroups", "every job has its own Fargate task"),
     ("virtualbox", OTHER_EXECUTOR),
 ];

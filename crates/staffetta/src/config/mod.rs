@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws::fargate::FargateConfig;
+use jiff::Timestamp;
 use job::secret::SecretString;
 
 pub use read::{Loaded, load};
@@ -54,6 +55,10 @@ pub struct Runner {
     pub name: String,
     pub url: String,
     pub token: SecretString,
+    /// The token is renewed when three quarters of the time between the two are over (protocol 1.4).
+    pub token_obtained_at: Option<Timestamp>,
+    /// None never expires.
+    pub token_expires_at: Option<Timestamp>,
     pub tls_ca_file: Option<PathBuf>,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_key_file: Option<PathBuf>,

@@ -18,9 +18,7 @@ pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>
         section.missing("token", "put the `glrt-…` token here that GitLab shows when the runner is created");
     }
     let token = token.map(|found| found.value).unwrap_or_default();
-    for noted_by_register in ["id", "token_obtained_at"] {
-        section.skip(noted_by_register);
-    }
+    section.skip("id");
     let name = section.filled_text("name").map(|found| found.value);
     let (tls_cert_file, tls_key_file) = (section.path("tls-cert-file"), section.path("tls-key-file"));
     if tls_cert_file.is_some() != tls_key_file.is_some() {
@@ -30,6 +28,8 @@ pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>
         name: name.unwrap_or_else(|| ShortToken::of(&token).as_str().to_owned()),
         url,
         token: SecretString::from(token),
+        token_obtained_at: section.date("token_obtained_at"),
+        token_expires_at: section.date("token_expires_at"),
         tls_ca_file: section.path("tls-ca-file"),
         tls_cert_file,
         tls_key_file,
@@ -84,16 +84,25 @@ pub fn host(url: &str) -> Option<&str> {
     (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
 }
 
-/// A text with `$NAME` and `${NAME}` replaced. A name that is not set is a mistake: an empty token would be
-/// refused by GitLab much later, and without the reason.
+/// A name that is not set is a mistake: an empty token would be refused by GitLab much later, and without the reason.
 fn expanded(
     section: &mut Section,
     key: &'static str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Found<String>> {
     let found = section.filled_text(key)?;
-    let mut value = String::new();
-    let mut rest = found.value.as_str();
+    let (value, missing) = expand(&found.value, environment);
+    for name in missing {
+        let key = section.name_of(key);
+        section.mistake(found.at, format!("`{key}` takes ${name} from the environment, where it is not set"));
+    }
+    Some(Found { value, ..found })
+}
+
+/// The text with `$NAME` and `${NAME}` replaced, and the names that are not set (protocol 0.1).
+pub fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> (String, Vec<String>) {
+    let (mut value, mut missing) = (String::new(), Vec::new());
+    let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         value.push_str(before);
         let name_end = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
@@ -108,14 +117,11 @@ fn expanded(
         }
         match environment(name).filter(|value| !value.is_empty()) {
             Some(variable) => value.push_str(&variable),
-            None => {
-                let key = section.name_of(key);
-                section.mistake(found.at, format!("`{key}` takes ${name} from the environment, where it is not set"));
-            }
+            None => missing.push(name.to_owned()),
         }
     }
     value.push_str(rest);
-    Some(Found { value, ..found })
+    (value, missing)
 }
 
 /// KiB in the file, as GitLab has it.

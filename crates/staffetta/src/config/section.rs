@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -225,6 +225,16 @@ impl<'r, 't> Section<'r, 't> {
     /// A duration that is waited for: 0 would be no time at all, and is the default.
     pub fn waiting_time(&mut self, key: &'static str) -> Option<Duration> {
         self.duration(key).filter(|duration| !duration.is_zero())
+    }
+
+    /// A point in time. The year 1, which stands for "never" in what `gitlab-runner register` writes, is none.
+    pub fn date(&mut self, key: &'static str) -> Option<Timestamp> {
+        let found = self.take(key, "a date with its offset, such as 2030-01-31T00:00:00Z", |value| match value {
+            DeValue::Datetime(_) if is_empty(value) => Some(None),
+            DeValue::Datetime(date) => date.to_string().parse().ok().map(Some),
+            _ => None,
+        });
+        found?.value
     }
 
     pub fn texts(&mut self, key: &'static str) -> Option<Found<Vec<String>>> {

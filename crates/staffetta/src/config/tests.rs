@@ -110,6 +110,8 @@ shutdown_timeout = 90
 name = "prod"
 url = "http://[::1]:8080/gitlab"
 token = "glrt-x"
+token_obtained_at = 2026-01-01T00:00:00Z
+token_expires_at = 2026-01-31T00:00:00Z
 executor = "fargate"
 tls-ca-file = "ca"
 tls-cert-file = "cert"
@@ -217,7 +219,7 @@ fn what_gitlab_knows_and_staffetta_does_not_do_is_a_warning() {
                       cache.s3 = {}\ncache.gcs = {}\n[runners.fargate]";
     assert_eq!(usable(&MINIMAL.replace("[runners.fargate]", registered)).warnings, []);
 
-    let without_effect = "token_expires_at = 2031-01-01T00:00:00Z\ncache.Type = \"s3\"\n\
+    let without_effect = "clean_git_config = true\ncache.Type = \"s3\"\n\
                           feature_flags.FF_TIMESTAMP = true\n[runners.docker]\nimage = \"a\"\n[runners.fargate]";
     let text = MINIMAL.replace("[runners.fargate]", without_effect);
     let warnings =
@@ -225,7 +227,7 @@ fn what_gitlab_knows_and_staffetta_does_not_do_is_a_warning() {
     let lines: Vec<_> = warnings.iter().map(Remark::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
 config.toml:1: `listen_address` is understood but has no effect: there is no metrics server
-config.toml:8: `runners.token_expires_at` is understood but has no effect: the token is not renewed; create a new one before this one expires
+config.toml:8: `runners.clean_git_config` is understood but has no effect: every job has a fresh task
 config.toml:9: `runners.cache` is understood but has no effect: there is no cache: jobs that ask for one run without it
 config.toml:10: FF_TIMESTAMP is not a feature flag of GitLab's runner; did you mean FF_TIMESTAMPS?
 config.toml:11: `runners.docker` is understood but has no effect: it belongs to another executor than "fargate"
@@ -302,6 +304,19 @@ fn url_and_token_take_names_from_the_environment() {
         mistakes(&text.replace("$HOST", "h").replace("-$PART$", "")),
         "config.toml:5: `runners.token` takes $TOKEN from the environment, where it is not set"
     );
+}
+
+#[test]
+fn the_times_of_a_token_are_points_in_time() {
+    let with = |line: &str| MINIMAL.replace("executor", &format!("{line}\nexecutor"));
+    let text = with("token_obtained_at = 2026-01-01T00:00:00Z\ntoken_expires_at = 2026-01-31 01:00:00+01:00");
+    let runner = usable(&text).config.runners.remove(0);
+    assert_eq!(runner.token_obtained_at.unwrap().to_string(), "2026-01-01T00:00:00Z");
+    assert_eq!(runner.token_expires_at.unwrap().to_string(), "2026-01-31T00:00:00Z");
+    for not_one in ["2026-01-01T00:00:00", "2026-01-01", "\"2026-01-01T00:00:00Z\"", "7"] {
+        let told = mistakes(&with(&format!("token_expires_at = {not_one}")));
+        assert!(told.contains("`runners.token_expires_at` must be a date with its offset"), "{not_one}: {told}");
+    }
 }
 
 #[test]
