@@ -1,24 +1,50 @@
-//! Registration, verification and removal of runners (1.3).
+//! Registration, verification, renewal and removal of runners (1.3).
 
+use jiff::Timestamp;
 use job::ids::SystemId;
 use job::secret::{ExposeSecret, SecretString};
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, HeaderName};
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::client::{CallError, Client, RUNNER_TOKEN, expect, sensitive};
 use crate::info::Info;
+
+const PRIVATE_TOKEN: HeaderName = HeaderName::from_static("private-token");
 
 /// A runner as GitLab knows it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Registered {
     pub id: u64,
     pub token: SecretString,
-    /// RFC 3339; `None` never expires.
-    pub token_expires_at: Option<String>,
+    /// `None` never expires.
+    #[serde(default, deserialize_with = "lenient_time")]
+    pub token_expires_at: Option<Timestamp>,
 }
 
-/// The legacy registration with a registration token (1.3).
+/// What a runner has instead of the token that was reset. From this answer on the old one is refused.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Renewed {
+    pub token: SecretString,
+    /// `None` never expires.
+    #[serde(default, deserialize_with = "lenient_time")]
+    pub token_expires_at: Option<Timestamp>,
+}
+
+/// The token is worth more than its date: a date that cannot be read must not lose it.
+fn lenient_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    Ok(text.and_then(|text| match text.parse() {
+        Ok(time) => Some(time),
+        Err(error) => {
+            tracing::warn!(%text, %error, "GitLab gave a date that cannot be read; the token counts as one without end");
+            None
+        }
+    }))
+}
+
+/// What GitLab is to know of a new runner; each field may be left to it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Registration {
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -53,6 +79,26 @@ pub enum Verified {
     Unknown(String),
 }
 
+/// Whose jobs a new runner may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "runner_type")]
+pub enum RunnerScope {
+    #[serde(rename = "instance_type")]
+    Instance,
+    #[serde(rename = "group_type")]
+    Group { group_id: u64 },
+    #[serde(rename = "project_type")]
+    Project { project_id: u64 },
+}
+
+#[derive(Serialize)]
+struct Creation<'a> {
+    #[serde(flatten)]
+    scope: RunnerScope,
+    #[serde(flatten)]
+    registration: &'a Registration,
+}
+
 /// Who asks; each call sends the fields that it needs.
 #[derive(Serialize)]
 struct Runner<'a> {
@@ -65,28 +111,35 @@ struct Runner<'a> {
     registration: Option<&'a Registration>,
 }
 
+impl<'a> Runner<'a> {
+    fn of(token: &'a SecretString) -> Self {
+        Self { info: None, token: token.expose_secret(), system_id: None, registration: None }
+    }
+}
+
 impl Client {
     /// Makes a runner from a legacy registration token.
     pub async fn register(&self, token: &SecretString, registration: &Registration) -> Result<Registered, CallError> {
-        let body = Runner {
-            info: Some(self.info()),
-            token: token.expose_secret(),
-            system_id: None,
-            registration: Some(registration),
-        };
-        let answer = self.call(Method::POST, "runners", token, &body, StatusCode::CREATED).await?;
-        read(&answer)
+        let body = Runner { info: Some(self.info()), registration: Some(registration), ..Runner::of(token) };
+        read(&self.call(Method::POST, "runners", (RUNNER_TOKEN, token), &body, StatusCode::CREATED).await?)
+    }
+
+    /// Makes a runner as its owner, with a personal access token of the scope `create_runner`; the answer has its
+    /// `glrt-` token. `POST user/runners` of GitLab's REST API.
+    pub async fn create_runner(
+        &self,
+        personal: &SecretString,
+        scope: RunnerScope,
+        registration: &Registration,
+    ) -> Result<Registered, CallError> {
+        let body = Creation { scope, registration };
+        read(&self.call(Method::POST, "user/runners", (PRIVATE_TOKEN, personal), &body, StatusCode::CREATED).await?)
     }
 
     /// The complete `info` goes along: GitLab keeps what it sees first for up to 55 minutes.
     pub async fn verify(&self, token: &SecretString, system_id: &SystemId) -> Verified {
-        let body = Runner {
-            info: Some(self.info()),
-            token: token.expose_secret(),
-            system_id: Some(system_id),
-            registration: None,
-        };
-        let answer = self.call(Method::POST, "runners/verify", token, &body, StatusCode::OK).await;
+        let body = Runner { info: Some(self.info()), system_id: Some(system_id), ..Runner::of(token) };
+        let answer = self.call(Method::POST, "runners/verify", (RUNNER_TOKEN, token), &body, StatusCode::OK).await;
         match answer.and_then(|answer| read(&answer)) {
             Ok(registered) => Verified::Valid(registered),
             Err(CallError::Forbidden(_)) => Verified::Invalid,
@@ -94,33 +147,46 @@ impl Client {
         }
     }
 
-    /// Deletes the runner: for legacy tokens (1.2).
+    /// Replaces the runner's token. An answer that is lost takes the runner with it: only its owner can reset it then.
+    pub async fn reset_token(&self, token: &SecretString) -> Result<Renewed, CallError> {
+        let path = "runners/reset_authentication_token";
+        read(&self.call(Method::POST, path, (RUNNER_TOKEN, token), &Runner::of(token), StatusCode::CREATED).await?)
+    }
+
+    /// The same as its owner, who needs no token of the runner.
+    pub async fn reset_token_as_owner(&self, personal: &SecretString, id: u64) -> Result<Renewed, CallError> {
+        let path = format!("runners/{id}/reset_authentication_token");
+        read(&self.call(Method::POST, &path, (PRIVATE_TOKEN, personal), &(), StatusCode::CREATED).await?)
+    }
+
+    /// Deletes the runner, with all its managers.
     pub async fn unregister(&self, token: &SecretString) -> Result<(), CallError> {
-        let body = Runner { info: None, token: token.expose_secret(), system_id: None, registration: None };
-        self.call(Method::DELETE, "runners", token, &body, StatusCode::NO_CONTENT).await.map(drop)
+        let body = Runner::of(token);
+        self.call(Method::DELETE, "runners", (RUNNER_TOKEN, token), &body, StatusCode::NO_CONTENT).await.map(drop)
     }
 
     /// Deletes this manager of the runner: for `glrt-` tokens (1.2).
     pub async fn unregister_manager(&self, token: &SecretString, system_id: &SystemId) -> Result<(), CallError> {
-        let body = Runner { info: None, token: token.expose_secret(), system_id: Some(system_id), registration: None };
-        self.call(Method::DELETE, "runners/managers", token, &body, StatusCode::NO_CONTENT).await.map(drop)
+        let body = Runner { system_id: Some(system_id), ..Runner::of(token) };
+        let path = "runners/managers";
+        self.call(Method::DELETE, path, (RUNNER_TOKEN, token), &body, StatusCode::NO_CONTENT).await.map(drop)
     }
 
     async fn call(
         &self,
         method: Method,
         path: &str,
-        token: &SecretString,
-        body: &Runner<'_>,
+        (header, token): (HeaderName, &SecretString),
+        body: &impl Serialize,
         status: StatusCode,
     ) -> Result<Vec<u8>, CallError> {
         let complete = |request: reqwest::RequestBuilder| {
-            request.header(RUNNER_TOKEN, sensitive(token)).header(ACCEPT, "application/json").json(body)
+            request.header(&header, sensitive(token)).header(ACCEPT, "application/json").json(body)
         };
         expect(self.send(method, self.url(path), complete).await?, status).await
     }
 }
 
-fn read(body: &[u8]) -> Result<Registered, CallError> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
     serde_json::from_slice(body).map_err(|error| CallError::Unreachable(format!("its answer is not readable: {error}")))
 }

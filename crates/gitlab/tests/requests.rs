@@ -5,7 +5,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
-use gitlab::{CallError, JobAnswer, JobReply, JobRequest, JobState, JobUpdate, Registration, UpdateResult, Verified};
+use gitlab::{
+    CallError, JobAnswer, JobReply, JobRequest, JobState, JobUpdate, Registration, RunnerScope, UpdateResult, Verified,
+};
 use job::ids::{JobId, SystemId};
 use job::secret::{ExposeSecret, SecretString};
 use support::{Server, client, full, status, with_headers};
@@ -130,6 +132,49 @@ async fn runners_come_and_go() {
     assert!(bodies[1]["info"]["features"].is_object(), "the first call tells GitLab the features");
     assert_eq!(bodies[2], serde_json::json!({"token": "t"}));
     assert_eq!(bodies[3], serde_json::json!({"token": "t", "system_id": "s_0123456789ab"}));
+}
+
+#[tokio::test]
+async fn an_owner_creates_a_runner_and_a_runner_renews_its_token() {
+    let server = Server::start(|seen| match (seen.method.as_str(), seen.uri.path()) {
+        ("POST", "/gitlab/api/v4/user/runners") => full(201, &[], r#"{"id":7,"token":"glrt-t2_a"}"#),
+        ("POST", "/gitlab/api/v4/runners/reset_authentication_token") => {
+            full(201, &[], r#"{"token":"glrt-b","token_expires_at":"2031-01-31T01:00:00.000+01:00"}"#)
+        }
+        ("POST", "/gitlab/api/v4/runners/7/reset_authentication_token") => {
+            full(201, &[], r#"{"token":"glrt-c","token_expires_at":"soon"}"#)
+        }
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let client = client(&format!("{}/gitlab", server.url()));
+    let (personal, token) = (SecretString::from("glpat-x"), SecretString::from("glrt-t2_a"));
+    let registration = Registration { tag_list: "dev,gpu".into(), run_untagged: false, ..Registration::default() };
+    let scope = RunnerScope::Group { group_id: 3 };
+    let created = client.create_runner(&personal, scope, &registration).await.expect("created");
+    assert_eq!((created.id, created.token.expose_secret(), created.token_expires_at), (7, "glrt-t2_a", None));
+    let renewed = client.reset_token(&token).await.expect("renewed");
+    assert_eq!(renewed.token_expires_at.expect("a time").to_string(), "2031-01-31T00:00:00Z");
+    let renewed = client.reset_token_as_owner(&personal, 7).await.expect("renewed");
+    assert_eq!((renewed.token.expose_secret(), renewed.token_expires_at), ("glrt-c", None), "the token is kept");
+
+    let seen = server.seen();
+    assert_eq!(
+        seen[0].json(),
+        serde_json::json!({
+            "runner_type": "group_type", "group_id": 3, "tag_list": "dev,gpu",
+            "run_untagged": false, "locked": false, "paused": false
+        })
+    );
+    assert_eq!(seen[0].headers["private-token"], "glpat-x");
+    assert_eq!(
+        (seen[1].json(), &seen[1].headers["runner-token"]),
+        (serde_json::json!({"token": "glrt-t2_a"}), &"glrt-t2_a".parse().unwrap())
+    );
+    assert_eq!(
+        (seen[2].json(), &seen[2].headers["private-token"]),
+        (serde_json::Value::Null, &"glpat-x".parse().unwrap())
+    );
 }
 
 #[tokio::test]

@@ -28,6 +28,10 @@ pub struct Config {
     pub job_timeout: Duration,
     /// Variables of the project.
     pub variables: Vec<Variable>,
+    /// False: a registration token is answered 410, as GitLab does where it is switched off.
+    pub registration_tokens: bool,
+    /// How long the token of a runner is good after it was given; GitLab's setting, by default for ever.
+    pub runner_token_lifetime: Option<Duration>,
 }
 
 impl Default for Config {
@@ -43,6 +47,8 @@ impl Default for Config {
             project_path: "group/project".into(),
             job_timeout: Duration::from_secs(3600),
             variables: Vec::new(),
+            registration_tokens: true,
+            runner_token_lifetime: None,
         }
     }
 }

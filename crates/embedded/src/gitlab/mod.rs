@@ -39,7 +39,7 @@ mod wire;
 pub use config::{Config, PipelineSource, Variable};
 pub use faults::{Endpoint, Fault, Faults, Rule};
 pub use git::GitError;
-pub use view::{ArtifactView, Event, JobId, JobView, PipelineId, RequestLog, Status};
+pub use view::{ArtifactView, Event, JobId, JobView, PipelineId, RequestLog, RunnerView, Status};
 
 use state::Shared;
 
@@ -127,6 +127,16 @@ impl Server {
     pub fn register_runner(&self, description: &str, tags: &[&str]) -> String {
         let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
         self.shared.change(|state| state.add_runner("glrt-t1_", description.to_owned(), tags).token.clone())
+    }
+
+    /// All runners, oldest first.
+    pub fn runners(&self) -> Vec<RunnerView> {
+        self.shared.look(|state| state.runners.values().map(|runner| runner.view()).collect())
+    }
+
+    /// As the button does. False: there is none of this id.
+    pub fn remove_runner(&self, id: u64) -> bool {
+        self.shared.change(|state| state.runners.remove(&id).is_some())
     }
 
     /// Makes the commit known to the served repository and starts the pipeline's first jobs.

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use super::answers::{Params, Refusal, header, same_secret};
 use super::state::{Shared, State, random_word};
+use super::variables::rfc3339;
+use super::view::RunnerView;
 
 /// GitLab writes what a manager says about itself at most this often; until then an older answer stands [S].
 const MANAGER_UPDATE: Duration = Duration::from_secs(40 * 60);
@@ -21,9 +23,12 @@ const MANAGER_UPDATE: Duration = Duration::from_secs(40 * 60);
 pub(super) struct Runner {
     pub id: u64,
     pub token: String,
+    pub token_expires_at: Option<SystemTime>,
     pub description: String,
+    pub maintenance_note: String,
     pub tags: Vec<String>,
     pub run_untagged: bool,
+    pub locked: bool,
     pub paused: bool,
     pub ref_protected: bool,
     /// Seconds.
@@ -82,6 +87,27 @@ impl Runner {
         tagged && !self.paused && (protected || !self.ref_protected)
     }
 
+    /// GitLab does not find a runner by a token that has expired [S].
+    pub(super) fn has_token(&self, token: &str, now: SystemTime) -> bool {
+        self.token == token && self.token_expires_at.is_none_or(|end| now < end)
+    }
+
+    pub(super) fn view(&self) -> RunnerView {
+        RunnerView {
+            id: self.id,
+            token: self.token.clone(),
+            description: self.description.clone(),
+            maintenance_note: self.maintenance_note.clone(),
+            tags: self.tags.clone(),
+            run_untagged: self.run_untagged,
+            locked: self.locked,
+            paused: self.paused,
+            ref_protected: self.ref_protected,
+            maximum_timeout: self.maximum_timeout,
+            managers: self.managers.keys().cloned().collect(),
+        }
+    }
+
     pub(super) fn tick(&self) {
         self.cursor.send_replace(random_word());
     }
@@ -103,9 +129,12 @@ impl State {
         let runner = Runner {
             id,
             token: format!("{prefix}{}", random_word()),
+            token_expires_at: None,
             description,
+            maintenance_note: String::new(),
             run_untagged: tags.is_empty(),
             tags,
+            locked: false,
             paused: false,
             ref_protected: false,
             maximum_timeout: None,
@@ -120,8 +149,10 @@ impl State {
 /// What a person may say of a new runner.
 struct Wishes {
     description: String,
+    maintenance_note: String,
     tags: Vec<String>,
     run_untagged: bool,
+    locked: bool,
     paused: bool,
     ref_protected: bool,
     maximum_timeout: Option<u64>,
@@ -140,12 +171,12 @@ impl Wishes {
             let why = json!({ "maximum_timeout": ["needs to be at least 10 minutes"] });
             return Err(Refusal::message(StatusCode::BAD_REQUEST, why));
         }
-        params.boolean("locked")?;
-        params.string("maintenance_note")?;
         Ok(Self {
             description: params.string("description")?.unwrap_or_default(),
+            maintenance_note: params.string("maintenance_note")?.unwrap_or_default(),
             tags,
             run_untagged,
+            locked: params.boolean("locked")?.unwrap_or(false),
             paused: params.boolean("paused")?.unwrap_or(false),
             ref_protected: params.one_of("access_level", &["not_protected", "ref_protected"])?.as_deref()
                 == Some("ref_protected"),
@@ -156,6 +187,9 @@ impl Wishes {
     fn make(self, shared: &Shared, prefix: &'static str) -> Response {
         shared.change(|state| {
             let runner = state.add_runner(prefix, self.description, self.tags);
+            runner.token_expires_at = expiry(shared);
+            runner.maintenance_note = self.maintenance_note;
+            runner.locked = self.locked;
             runner.run_untagged = self.run_untagged;
             runner.paused = self.paused;
             runner.ref_protected = self.ref_protected;
@@ -165,8 +199,13 @@ impl Wishes {
     }
 }
 
+fn expiry(shared: &Shared) -> Option<SystemTime> {
+    shared.config.runner_token_lifetime.map(|lifetime| SystemTime::now() + lifetime)
+}
+
 fn details(runner: &Runner) -> Json<serde_json::Value> {
-    Json(json!({ "id": runner.id, "token": runner.token, "token_expires_at": null }))
+    let expires = runner.token_expires_at.map(|end| rfc3339(Some(end)));
+    Json(json!({ "id": runner.id, "token": runner.token, "token_expires_at": expires }))
 }
 
 /// `POST runners`, with the registration token.
@@ -178,6 +217,9 @@ pub(super) async fn register(
     let params = Params::read(&headers, &body)?;
     if !same_secret(&params.required("token")?, &shared.registration_token) {
         return Err(Refusal::message(StatusCode::FORBIDDEN, "403 Forbidden - invalid token supplied"));
+    }
+    if !shared.config.registration_tokens {
+        return Err(Refusal::message(StatusCode::GONE, "410 Gone - runner registration disallowed"));
     }
     Features::read(&params)?;
     Ok(Wishes::read(&params)?.make(&shared, ""))
@@ -262,7 +304,8 @@ pub(super) async fn reset_token(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let token = Params::read(&headers, &body)?.required("token")?;
-    shared.change(|state| Ok(renew(state.runner_by_token(&token).ok_or_else(Refusal::forbidden)?)))
+    let expiry = expiry(&shared);
+    shared.change(|state| Ok(renew(state.runner_by_token(&token).ok_or_else(Refusal::forbidden)?, expiry)))
 }
 
 /// `POST runners/:id/reset_authentication_token`, with a personal access token.
@@ -272,12 +315,15 @@ pub(super) async fn reset_token_by_person(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     authenticate_person(&shared, &headers)?;
-    shared.change(|state| Ok(renew(state.runners.get_mut(&id).ok_or_else(|| Refusal::not_found("Runner"))?)))
+    let expiry = expiry(&shared);
+    shared.change(|state| Ok(renew(state.runners.get_mut(&id).ok_or_else(|| Refusal::not_found("Runner"))?, expiry)))
 }
 
-fn renew(runner: &mut Runner) -> Response {
+fn renew(runner: &mut Runner, expiry: Option<SystemTime>) -> Response {
     runner.token = format!("{}{}", runner.prefix, random_word());
-    (StatusCode::CREATED, Json(json!({ "token": runner.token, "token_expires_at": null }))).into_response()
+    runner.token_expires_at = expiry;
+    let expires = expiry.map(|end| rfc3339(Some(end)));
+    (StatusCode::CREATED, Json(json!({ "token": runner.token, "token_expires_at": expires }))).into_response()
 }
 
 pub(super) fn authenticate_person(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {

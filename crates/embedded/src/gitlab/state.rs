@@ -147,7 +147,8 @@ impl State {
     }
 
     pub(super) fn runner_by_token(&mut self, token: &str) -> Option<&mut Runner> {
-        self.runners.values_mut().find(|runner| runner.token == token)
+        let now = SystemTime::now();
+        self.runners.values_mut().find(|runner| runner.has_token(token, now))
     }
 
     pub(super) fn views(&self) -> Vec<JobView> {

@@ -10,6 +10,24 @@ use serde::Serialize;
 pub type JobId = u64;
 pub type PipelineId = u64;
 
+/// A runner as the administrator's page shows it, with its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerView {
+    pub id: u64,
+    pub token: String,
+    pub description: String,
+    pub maintenance_note: String,
+    pub tags: Vec<String>,
+    pub run_untagged: bool,
+    pub locked: bool,
+    pub paused: bool,
+    pub ref_protected: bool,
+    /// Seconds.
+    pub maximum_timeout: Option<u64>,
+    /// The `system_id` of each manager that was heard of.
+    pub managers: Vec<String>,
+}
+
 /// The state of a job or of a whole pipeline, in GitLab's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,7 +1,10 @@
+use std::time::Duration;
+
+use embedded::gitlab::Config;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{job, pipeline, send, world};
+use crate::client::{World, job, pipeline, send, world, world_with};
 
 #[tokio::test]
 async fn a_runner_registers_with_the_registration_token_and_with_nothing_else() {
@@ -105,6 +108,34 @@ async fn a_reset_token_replaces_the_old_one_at_once() {
     let by_person = world.api(Method::POST, &path).header("PRIVATE-TOKEN", world.server.personal_access_token());
     assert_eq!(send(by_person).await.status, 201);
     assert_eq!(world.post("runners/verify", json!({ "token": new })).await.status, 403);
+}
+
+#[tokio::test]
+async fn where_registration_tokens_are_switched_off_they_are_gone() {
+    let world = world_with(Config { registration_tokens: false, ..Config::default() }).await;
+    let register = |token: &str| world.post("runners", json!({ "token": token, "run_untagged": true }));
+    let answer = register(world.server.registration_token()).await;
+    assert_eq!(answer.status, 410);
+    assert_eq!(answer.body["message"], "410 Gone - runner registration disallowed");
+    assert_eq!(register("GR1348941wrong").await.status, 403, "a wrong token is told first");
+    assert!(world.server.runners().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_with_a_lifetime_says_when_it_ends_and_is_refused_then() {
+    let lifetime = |seconds| Config { runner_token_lifetime: Some(Duration::from_secs(seconds)), ..Config::default() };
+    let registered = |world: &World| json!({ "token": world.server.registration_token(), "run_untagged": true });
+    let world = world_with(lifetime(3600)).await;
+    let first = world.post("runners", registered(&world)).await.body;
+    let renewed = world.post("runners/reset_authentication_token", json!({ "token": first["token"] })).await.body;
+    for answer in [&first, &renewed] {
+        let ends: jiff::Timestamp = answer["token_expires_at"].as_str().expect("a time").parse().expect("RFC 3339");
+        let left = ends.duration_since(jiff::Timestamp::now()).as_secs();
+        assert!((3500..=3600).contains(&left), "{answer}");
+    }
+    let world = world_with(lifetime(0)).await;
+    let expired = world.post("runners", registered(&world)).await.body;
+    assert_eq!(world.post("runners/verify", json!({ "token": expired["token"] })).await.status, 403);
 }
 
 #[tokio::test]
