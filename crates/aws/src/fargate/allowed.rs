@@ -3,6 +3,18 @@
 
 use super::config::FargateConfig;
 
+/// The names are those of GitLab's Fargate driver.
+const TASK_DEFINITION: &str = "FARGATE_TASK_DEFINITION";
+const PLATFORM_VERSION: &str = "FARGATE_PLATFORM_VERSION";
+
+/// What the task of one job is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    pub task_definition: String,
+    /// None is what the runner's configuration says.
+    pub platform_version: Option<String>,
+}
+
 /// A job asks for something that it may not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAllowed {
@@ -13,16 +25,25 @@ pub enum NotAllowed {
 }
 
 impl FargateConfig {
-    /// The task definition of a job that asks for `asked` (its variable `FARGATE_TASK_DEFINITION`); empty is not asked.
-    ///
+    /// What a job gets whose variables `variable` answers: `FARGATE_TASK_DEFINITION` and `FARGATE_PLATFORM_VERSION`
+    /// count, and empty ones do not.
+    pub fn choice(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Choice, NotAllowed> {
+        let asked = |name| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        Ok(Choice {
+            task_definition: match asked(TASK_DEFINITION) {
+                Some(asked) => self.allowed_task_definition(&asked)?,
+                None => self.task_definition.clone(),
+            },
+            platform_version: asked(PLATFORM_VERSION),
+        })
+    }
+
     /// A pattern without account, such as `ci-*`, allows the families of the runner's own account and region: what an ARN
     /// says about them is dropped, so that no other account's definition can pass for it.
-    pub fn task_definition_for(&self, asked: Option<&str>) -> Result<String, NotAllowed> {
-        let asked = match asked.map(str::trim) {
-            None | Some("") => return Ok(self.task_definition.clone()),
-            Some(asked) if asked == self.task_definition => return Ok(asked.to_owned()),
-            Some(asked) => asked,
-        };
+    fn allowed_task_definition(&self, asked: &str) -> Result<String, NotAllowed> {
+        if asked == self.task_definition {
+            return Ok(asked.to_owned());
+        }
         let name = TaskDefinition::parse(asked).filter(|name| name.is_well_formed());
         let name = name.ok_or_else(|| NotAllowed::NoTaskDefinition(asked.to_owned()))?;
         let Some(patterns) = &self.allowed_task_definitions else { return Ok(asked.to_owned()) };

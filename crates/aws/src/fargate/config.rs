@@ -134,17 +134,17 @@ impl FargateConfig {
         check(
             providers.is_empty() || providers.iter().any(|provider| provider.weight > 0),
             "capacity_providers",
-            "at least one provider needs a weight above 0",
+            "needs one provider or more with a weight above 0",
         );
         check(
             providers.iter().all(|provider| provider.weight <= 1000 && provider.base <= 100_000),
             "capacity_providers",
-            "a weight is at most 1000 and a base at most 100000",
+            "may give a weight of at most 1000 and a base of at most 100000",
         );
         check(
             providers.iter().filter(|provider| provider.base > 0).count() <= 1,
             "capacity_providers",
-            "only one provider may have a base",
+            "may give only one provider a base",
         );
         for pattern in self.allowed_task_definitions.iter().flatten() {
             if let Some(message) = task_definition_pattern_mistake(pattern) {

@@ -18,7 +18,7 @@ mod stop_reasons;
 mod stop_task;
 mod task;
 
-pub use allowed::{NotAllowed, role_is_allowed, role_pattern_mistake};
+pub use allowed::{Choice, NotAllowed, role_is_allowed, role_pattern_mistake};
 pub use calls::Calls;
 pub use config::{AssumedRole, CapacityProvider, ConfigMistake, Credentials, FargateConfig};
 pub use connect::{ConnectError, Fargate, Regions};

@@ -35,7 +35,7 @@ pub struct Launch {
     pub started_by: String,
     /// For the job's container. Anyone who may describe the task can read it: nothing secret.
     pub environment: BTreeMap<String, String>,
-    /// What the job asks for in place of the runner's own, if [`FargateConfig::task_definition_for`] allows it.
+    /// What the job asks for in place of the runner's own, if [`FargateConfig::choice`] allows it.
     pub task_definition: Option<String>,
     pub platform_version: Option<String>,
     /// How long to go on asking while there is no capacity, no answer or too many calls.

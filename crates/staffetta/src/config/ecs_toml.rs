@@ -1,5 +1,8 @@
 //! `ecs.toml`, the configuration of GitLab's Fargate driver: every key that the driver ever had, and ours in its style.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -56,12 +59,17 @@ fn writable_by_others(file: &Path) -> Option<Remark> {
 
 pub(super) fn read(file: &Path, text: &str) -> Result<EcsToml, Mistakes> {
     let mut report = Report::new(file, text, &ECS_TOML);
-    let loaded = parse(&mut report, text).map(|table| ecs_toml(Section::root(&mut report, &table)));
+    let loaded = read_into(&mut report, text);
     let Report { mistakes, warnings, .. } = report;
     match loaded {
         Some(loaded) if mistakes.is_empty() => Ok(EcsToml { warnings: in_order(file, warnings), ..loaded }),
         _ => Err(Mistakes(in_order(file, mistakes))),
     }
+}
+
+/// Answers nothing when the text is not TOML; what it answers beside reported mistakes must not be used.
+fn read_into<'t>(report: &mut Report<'t>, text: &'t str) -> Option<EcsToml> {
+    parse(report, text).map(|table| ecs_toml(Section::root(report, &table)))
 }
 
 fn ecs_toml(mut section: Section) -> EcsToml {
@@ -175,10 +183,10 @@ fn fargate(mut section: Section, ssh: &Ssh) -> Fargate {
         section.wrong("AllowedRoles", &mistake);
     }
     for mistake in config.mistakes() {
-        section.wrong(key(&mistake, &config), &mistake.message);
+        section.wrong(key(&section, &mistake), &mistake.message);
     }
     if config.security_groups.is_empty() {
-        section.wrong("SecurityGroup", runner::NO_SECURITY_GROUP);
+        section.wrong(one_or_many(&section, "SecurityGroup", "SecurityGroups"), runner::NO_SECURITY_GROUP);
     }
     let start_timeout = section.waiting_time("StartTimeout").unwrap_or(START_TIMEOUT);
     section.finish(&[]);
@@ -208,13 +216,17 @@ fn capacity_providers(section: &mut Section) -> Vec<CapacityProvider> {
     }
 }
 
+/// Where a mistake about both is told.
+fn one_or_many(section: &Section, one: &'static str, many: &'static str) -> &'static str {
+    if section.contains(many) { many } else { one }
+}
+
 /// The key of `ecs.toml` for a mistake that is named by the key of `[runners.fargate]`.
-fn key(mistake: &ConfigMistake, config: &FargateConfig) -> &'static str {
+fn key(section: &Section, mistake: &ConfigMistake) -> &'static str {
     match mistake.key {
         "cluster" => "Cluster",
-        "subnets" if config.subnets.is_empty() => "Subnet",
-        "subnets" => "Subnets",
-        "security_groups" => "SecurityGroups",
+        "subnets" => one_or_many(section, "Subnet", "Subnets"),
+        "security_groups" => one_or_many(section, "SecurityGroup", "SecurityGroups"),
         "task_definition" => "TaskDefinition",
         "use_public_ip" => "UsePublicIP",
         "capacity_providers" => "CapacityProviders",

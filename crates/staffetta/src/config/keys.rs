@@ -22,6 +22,7 @@ pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("custom_build_dir", "projects are always cloned below builds_dir"),
     ("docker", OTHER_EXECUTOR),
     ("experimental", "nothing experimental of GitLab's runner is offered"),
+    ("fargate", OTHER_EXECUTOR),
     ("get_sources_timeout", "the time-out of the job bounds every stage"),
     ("instance", OTHER_EXECUTOR),
     ("kubernetes", OTHER_EXECUTOR),
@@ -40,7 +41,7 @@ pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("virtualbox", OTHER_EXECUTOR),
 ];
 
-const OTHER_EXECUTOR: &str = "it belongs to another executor than \"fargate\"";
+const OTHER_EXECUTOR: &str = "it belongs to another executor than this entry's";
 
 /// Every feature flag of GitLab's runner (protocol 10.7): a name that is not among them is most likely a slip.
 pub const FEATURE_FLAGS: &[&str] = &[

@@ -1,8 +1,10 @@
-//! GitLab's `config.toml`, with `executor = "fargate"` and a `[runners.fargate]` table (protocol 10.2, 10.3).
+//! GitLab's `config.toml`, with `executor = "fargate"` and a `[runners.fargate]` table (protocol 10.2, 10.3), or with
+//! `executor = "custom"` and GitLab's Fargate driver, whose `ecs.toml` is read then.
 //!
 //! Same keys, same meaning. A file is taken whole or not at all: an unknown key or a wrong value is
 //! refused by name, and all mistakes are reported at once.
 
+mod custom;
 pub mod ecs_toml;
 mod keys;
 mod read;
@@ -16,13 +18,14 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws::fargate::FargateConfig;
 use jiff::Timestamp;
 use job::secret::SecretString;
 
+use ecs_toml::EcsToml;
 pub use read::{Loaded, load};
 
 #[derive(Debug, Clone)]
@@ -91,6 +94,16 @@ pub struct Runner {
     pub feature_flags: BTreeMap<String, bool>,
     pub debug_trace_disabled: bool,
     pub fargate: FargateConfig,
+    /// How long ECS may have no room for a task, and how long a task may then take until it lets us in.
+    pub start_timeout: Duration,
+}
+
+/// What a file is read with beside its text.
+struct Outside<'a> {
+    /// The value of `$NAME`.
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    /// The file that the commands of `[runners.custom]` name.
+    ecs_toml: &'a dyn Fn(&Path) -> Result<EcsToml, Mistakes>,
 }
 
 /// One thing to tell about a file: what is wrong, and what to do.

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::runner::{host, runner};
 use super::section::{CONFIG_TOML, Report, Section};
-use super::{Config, LogFormat, Mistakes, Remark, Runner, keys};
+use super::{Config, LogFormat, Mistakes, Outside, Remark, Runner, ecs_toml, keys};
 
 /// A file that can be used.
 #[derive(Debug)]
@@ -22,7 +22,18 @@ pub struct Loaded {
 
 /// Reads a configuration file. `$NAME` and `${NAME}` in `url` and `token` are taken from the environment.
 pub fn load(file: &Path) -> Result<Loaded, Mistakes> {
-    let mut loaded = read(file, &read_text(file)?, &|name| env::var(name).ok())?;
+    load_noting(file, &|_| ())
+}
+
+/// The same; `note` hears of every file before it is read.
+pub(super) fn load_noting(file: &Path, note: &dyn Fn(&Path)) -> Result<Loaded, Mistakes> {
+    let ecs_toml = |file: &Path| {
+        note(file);
+        ecs_toml::load(file)
+    };
+    note(file);
+    let outside = Outside { environment: &|name| env::var(name).ok(), ecs_toml: &ecs_toml };
+    let mut loaded = read(file, &read_text(file)?, &outside)?;
     for runner in &mut loaded.config.runners {
         use_certificates_beside(file, runner);
     }
@@ -64,10 +75,10 @@ fn readable_by_others(file: &Path) -> Option<Remark> {
     })
 }
 
-/// The pure part: `environment` answers for `$NAME`.
-pub(super) fn read(file: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Mistakes> {
+/// The pure part.
+pub(super) fn read(file: &Path, text: &str, outside: &Outside) -> Result<Loaded, Mistakes> {
     let mut report = Report::new(file, text, &CONFIG_TOML);
-    let config = read_into(&mut report, text, environment);
+    let config = read_into(&mut report, text, outside);
     let Report { mistakes, warnings, .. } = report;
     match config {
         Some(config) if mistakes.is_empty() => Ok(Loaded { config, warnings: in_order(file, warnings) }),
@@ -84,12 +95,8 @@ pub(super) fn in_order(file: &Path, mut remarks: Vec<Remark>) -> Vec<Remark> {
 }
 
 /// Answers nothing when the text is not TOML; what it answers beside reported mistakes must not be used.
-pub(super) fn read_into<'t>(
-    report: &mut Report<'t>,
-    text: &'t str,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Option<Config> {
-    parse(report, text).map(|table| config(Section::root(report, &table), environment))
+pub(super) fn read_into<'t>(report: &mut Report<'t>, text: &'t str, outside: &Outside) -> Option<Config> {
+    parse(report, text).map(|table| config(Section::root(report, &table), outside))
 }
 
 pub(super) fn parse<'t>(report: &mut Report<'t>, text: &'t str) -> Option<DeTable<'t>> {
@@ -102,7 +109,7 @@ pub(super) fn parse<'t>(report: &mut Report<'t>, text: &'t str) -> Option<DeTabl
     errors.is_empty().then(|| table.into_inner())
 }
 
-fn config(mut section: Section, environment: &dyn Fn(&str) -> Option<String>) -> Config {
+fn config(mut section: Section, outside: &Outside) -> Config {
     let concurrent = section.at_least_one("concurrent");
     if concurrent.is_none() {
         section.missing("concurrent", "say how many jobs may run at once, such as `concurrent = 10`");
@@ -113,7 +120,7 @@ fn config(mut section: Section, environment: &dyn Fn(&str) -> Option<String>) ->
         log_level: section.one_of("log_level", LOG_LEVELS).unwrap_or(tracing::Level::INFO),
         log_format: section.one_of("log_format", LOG_FORMATS).unwrap_or(LogFormat::Runner),
         shutdown_timeout: section.seconds("shutdown_timeout").unwrap_or(Duration::from_secs(30)),
-        runners: runners(&mut section, environment),
+        runners: runners(&mut section, outside),
     };
     section.finish(keys::GLOBAL_WITHOUT_EFFECT);
     config
@@ -134,10 +141,10 @@ const LOG_FORMATS: &[(&str, LogFormat)] =
 
 /// Two entries with one name could not be told apart in the log; two with one token would each end the other's
 /// tasks, for ECS knows a runner by its token.
-fn runners(section: &mut Section, environment: &dyn Fn(&str) -> Option<String>) -> Vec<Runner> {
+fn runners(section: &mut Section, outside: &Outside) -> Vec<Runner> {
     let read = section.sections("runners", |section| {
         let at = section.at;
-        (at, runner(section, environment))
+        (at, runner(section, outside))
     });
     if read.is_empty() {
         section.report.warning(0, "there is no [[runners]] entry: no job will come until one is added");

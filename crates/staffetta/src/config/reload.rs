@@ -1,13 +1,16 @@
-//! Notices that `config.toml` changed: by its time every three seconds, or when told to look (SIGHUP).
+//! Notices that `config.toml` or an `ecs.toml` that it names changed: by their times every three seconds, or when told to
+//! look (SIGHUP).
 //!
-//! A file that does not parse is never applied: the manager goes on with what it has.
+//! Files that do not parse are never applied: the manager goes on with what it has.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Loaded, Mistakes, load};
+use super::read::load_noting;
+use super::{Loaded, Mistakes};
 
 /// The pause between two passes.
 pub const INTERVAL: Duration = Duration::from_secs(3);
@@ -28,13 +31,16 @@ enum Decision {
     Read,
 }
 
-fn decide(seen: Option<Stamp>, found: Option<Stamp>, told: bool, now: SystemTime) -> Decision {
-    if told {
-        return Decision::Read;
-    }
+/// Each file as it was read, and as it is now; none where it is not there.
+fn decide(files: &[(Option<Stamp>, Option<Stamp>)], told: bool, now: SystemTime) -> Decision {
     // A time in the future is a clock that differs, not a file that is being written.
-    let settled = found.is_none_or(|stamp| now.duration_since(stamp.modified).map_or(true, |age| age >= SETTLE));
-    if found != seen && settled { Decision::Read } else { Decision::Leave }
+    let has_settled = |stamp: Stamp| now.duration_since(stamp.modified).map_or(true, |age| age >= SETTLE);
+    let mut changed = files.iter().filter(|(seen, found)| seen != found).map(|(_, found)| found).peekable();
+    if told || changed.peek().is_some() && changed.all(|found| found.is_none_or(has_settled)) {
+        Decision::Read
+    } else {
+        Decision::Leave
+    }
 }
 
 /// What one pass found.
@@ -48,26 +54,32 @@ pub enum Pass {
 
 pub struct Reload {
     file: PathBuf,
-    seen: Option<Stamp>,
+    /// Every file that the last reading wanted, as it was then.
+    seen: Vec<(PathBuf, Option<Stamp>)>,
 }
 
 impl Reload {
     /// Loads the file for the first time. A change from now on is noticed, also one during this call.
     pub fn start(file: &Path) -> Result<(Self, Loaded), Mistakes> {
-        let seen = stamp(file);
-        Ok((Self { file: file.to_owned(), seen }, load(file)?))
+        let mut reload = Self { file: file.to_owned(), seen: Vec::new() };
+        let loaded = reload.load()?;
+        Ok((reload, loaded))
     }
 
-    /// Looks once. `told` reads the file even if it looks unchanged.
+    /// Looks once. `told` reads the files even if they look unchanged.
     pub fn pass(&mut self, told: bool, now: SystemTime) -> Pass {
-        let found = stamp(&self.file);
-        match decide(self.seen, found, told, now) {
+        let files: Vec<_> = self.seen.iter().map(|(file, seen)| (*seen, stamp(file))).collect();
+        match decide(&files, told, now) {
             Decision::Leave => Pass::Unchanged,
-            Decision::Read => {
-                self.seen = found;
-                load(&self.file).map_or_else(Pass::Refused, Pass::Changed)
-            }
+            Decision::Read => self.load().map_or_else(Pass::Refused, Pass::Changed),
         }
+    }
+
+    fn load(&mut self) -> Result<Loaded, Mistakes> {
+        let seen = RefCell::default();
+        let loaded = load_noting(&self.file, &|file| Vec::push(&mut seen.borrow_mut(), (file.to_owned(), stamp(file))));
+        self.seen = seen.into_inner();
+        loaded
     }
 }
 
@@ -105,8 +117,55 @@ mod tests {
             (stamp_at(5), false, Decision::Read),
             (None, false, Decision::Read),
         ] {
-            assert_eq!(decide(stamp_at(10), found, told, now), expected, "{found:?} told: {told}");
+            assert_eq!(decide(&[(stamp_at(10), found)], told, now), expected, "{found:?} told: {told}");
         }
+    }
+
+    #[test]
+    fn two_files_that_are_saved_one_after_the_other_are_read_together() {
+        let same = (stamp_at(10), stamp_at(10));
+        let (settled, fresh) = ((stamp_at(10), stamp_at(900)), (stamp_at(10), stamp_at(1000)));
+        for (files, expected) in [
+            ([same, same], Decision::Leave),
+            ([same, settled], Decision::Read),
+            ([settled, fresh], Decision::Leave),
+            ([settled, settled], Decision::Read),
+        ] {
+            assert_eq!(decide(&files, false, at(1000)), expected, "{files:?}");
+        }
+    }
+
+    /// A runner as `[runners.custom]` names its `ecs.toml`.
+    #[test]
+    fn a_change_of_ecs_toml_is_noticed_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, ecs_toml) = (directory.path().join("config.toml"), directory.path().join("ecs.toml"));
+        let args = format!("run_args = [\"--config\", \"{}\", \"custom\", \"run\"]", ecs_toml.display());
+        fs::write(
+            &file,
+            format!(
+                "concurrent = 1\n[[runners]]\nurl = \"http://g\"\ntoken = \"glrt-x\"\nexecutor = \"custom\"\n\
+                 [runners.custom]\nrun_exec = \"/fargate\"\n{args}\n"
+            ),
+        )
+        .unwrap();
+        let write = |cluster: &str| {
+            let table = "Subnet = \"s\"\nSecurityGroup = \"g\"\nTaskDefinition = \"t\"\n";
+            fs::write(&ecs_toml, format!("[Fargate]\n{table}Cluster = {cluster}\n")).unwrap();
+        };
+        write("\"one\"");
+        let (mut reload, _) = Reload::start(&file).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(60);
+        assert!(matches!(reload.pass(false, later), Pass::Unchanged));
+
+        write("broken");
+        let Pass::Refused(mistakes) = reload.pass(false, later) else { panic!("applied") };
+        assert_eq!(mistakes.0[0].file, ecs_toml);
+        assert!(matches!(reload.pass(false, later), Pass::Unchanged), "said once");
+
+        write("\"number two\"");
+        let Pass::Changed(loaded) = reload.pass(false, later) else { panic!("not taken") };
+        assert_eq!(loaded.config.runners[0].fargate.cluster, "number two");
     }
 
     #[test]

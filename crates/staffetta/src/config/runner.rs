@@ -8,12 +8,13 @@ use aws::fargate::{CapacityProvider, FargateConfig};
 use job::ids::ShortToken;
 use job::secret::SecretString;
 
+use super::ecs_toml::START_TIMEOUT;
 use super::section::{Found, Section};
-use super::{Runner, keys};
+use super::{Outside, Runner, custom, keys};
 
-pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>) -> Runner {
-    let url = url(&mut section, environment);
-    let token = expanded(&mut section, "token", environment);
+pub fn runner(mut section: Section, outside: &Outside) -> Runner {
+    let url = url(&mut section, outside);
+    let token = expanded(&mut section, "token", outside);
     if token.is_none() {
         section.missing("token", "put the `glrt-…` token here that GitLab shows when the runner is created");
     }
@@ -24,6 +25,7 @@ pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>
     if tls_cert_file.is_some() != tls_key_file.is_some() {
         section.mistake(section.at, "`tls-cert-file` and `tls-key-file` belong together: give both or none");
     }
+    let Place { fargate, start_timeout } = executor(&mut section, outside).unwrap_or_else(Place::unknown);
     let runner = Runner {
         name: name.unwrap_or_else(|| ShortToken::of(&token).as_str().to_owned()),
         url,
@@ -53,7 +55,8 @@ pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>
         post_build_script: section.word("post_build_script"),
         feature_flags: feature_flags(&mut section),
         debug_trace_disabled: section.flag("debug_trace_disabled").unwrap_or(false),
-        fargate: executor(&mut section),
+        fargate,
+        start_timeout,
     };
     section.finish(keys::RUNNER_WITHOUT_EFFECT);
     runner
@@ -61,8 +64,8 @@ pub fn runner(mut section: Section, environment: &dyn Fn(&str) -> Option<String>
 
 const SHELLS: &[(&str, &str)] = &[("bash", "bash"), ("sh", "sh")];
 
-fn url(section: &mut Section, environment: &dyn Fn(&str) -> Option<String>) -> String {
-    let Some(found) = expanded(section, "url", environment) else {
+fn url(section: &mut Section, outside: &Outside) -> String {
+    let Some(found) = expanded(section, "url", outside) else {
         section.missing("url", "name the GitLab server, such as `url = \"https://gitlab.example.com\"`");
         return String::new();
     };
@@ -85,13 +88,9 @@ pub fn host(url: &str) -> Option<&str> {
 }
 
 /// A name that is not set is a mistake: an empty token would be refused by GitLab much later, and without the reason.
-fn expanded(
-    section: &mut Section,
-    key: &'static str,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Option<Found<String>> {
+fn expanded(section: &mut Section, key: &'static str, outside: &Outside) -> Option<Found<String>> {
     let found = section.filled_text(key)?;
-    let (value, missing) = expand(&found.value, environment);
+    let (value, missing) = expand(&found.value, outside.environment);
     for name in missing {
         let key = section.name_of(key);
         section.mistake(found.at, format!("`{key}` takes ${name} from the environment, where it is not set"));
@@ -163,36 +162,44 @@ fn feature_flags(section: &mut Section) -> BTreeMap<String, bool> {
     flags.into_iter().map(|(name, found)| (name, found.value)).collect()
 }
 
-/// `executor` decides which table says where the jobs run.
-fn executor(section: &mut Section) -> FargateConfig {
+/// Where the jobs of a runner run.
+pub struct Place {
+    pub fargate: FargateConfig,
+    pub start_timeout: Duration,
+}
+
+impl Place {
+    /// Stands for what could not be read, beside the mistakes that say why.
+    fn unknown() -> Self {
+        Self { fargate: FargateConfig::default(), start_timeout: START_TIMEOUT }
+    }
+}
+
+/// `executor` decides which table says where the jobs run. Answers nothing beside a mistake.
+fn executor(section: &mut Section, outside: &Outside) -> Option<Place> {
     match section.text("executor") {
         Some(found) if found.value == "fargate" => {}
+        Some(found) if found.value == "custom" => return custom::custom(section, outside),
         Some(found) => {
             // The entry's own table is no mistake beside this one.
             section.skip("fargate");
-            let advice = match found.value.as_str() {
-                "custom" => {
-                    "the files of GitLab's Fargate driver cannot be read yet. Write executor = \"fargate\", and a \
-                     [runners.fargate] table with Cluster, Region, Subnet, SecurityGroup and TaskDefinition of ecs.toml \
-                     as cluster, region, subnets, security_groups and task_definition"
-                }
-                _ => "Staffetta runs jobs on Fargate only: write executor = \"fargate\" and a [runners.fargate] table",
-            };
+            let advice =
+                "Staffetta runs jobs on Fargate only: write executor = \"fargate\" and a [runners.fargate] table";
             section.mistake(found.at, format!("executor = \"{}\": {advice}", found.value));
-            return FargateConfig::default();
+            return None;
         }
         None => section.missing("executor", "write `executor = \"fargate\"`"),
     }
     match section.section("fargate") {
-        Some(table) => fargate(table),
+        Some(table) => Some(fargate(table)),
         None => {
             section.missing("fargate", "add a [runners.fargate] table that says where the jobs run");
-            FargateConfig::default()
+            None
         }
     }
 }
 
-fn fargate(mut section: Section) -> FargateConfig {
+fn fargate(mut section: Section) -> Place {
     let default = FargateConfig::default();
     let config = FargateConfig {
         cluster: section.word("cluster"),
@@ -220,8 +227,9 @@ fn fargate(mut section: Section) -> FargateConfig {
     if config.security_groups.is_empty() {
         section.wrong("security_groups", NO_SECURITY_GROUP);
     }
+    let start_timeout = section.waiting_time("start_timeout").unwrap_or(START_TIMEOUT);
     section.finish(&[]);
-    config
+    Place { fargate: config, start_timeout }
 }
 
 /// ECS would take the VPC's default group, which lets nobody from outside it reach port 22.

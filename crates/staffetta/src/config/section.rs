@@ -21,8 +21,7 @@ pub struct Dialect {
 }
 
 pub const CONFIG_TOML: Dialect = Dialect { name: "config.toml", example: "examples/config.toml", any_case: false };
-pub const ECS_TOML: Dialect =
-    Dialect { name: "ecs.toml", example: "examples/fargate-driver/all-keys.toml", any_case: true };
+pub const ECS_TOML: Dialect = Dialect { name: "ecs.toml", example: "examples/ecs.toml", any_case: true };
 
 /// Everything that there is to tell about one file.
 pub struct Report<'t> {
@@ -246,6 +245,10 @@ impl<'r, 't> Section<'r, 't> {
     /// A list that is empty when it is absent.
     pub fn words(&mut self, key: &'static str) -> Vec<String> {
         self.texts(key).map(|found| found.value).unwrap_or_default()
+    }
+
+    pub fn contains(&self, key: &str) -> bool {
+        self.find(key).is_some()
     }
 
     /// Whether the key has a list of texts and not one of tables.

@@ -10,10 +10,11 @@ use std::time::Duration;
 use job::secret::ExposeSecret;
 use toml::de::DeTable;
 
-use super::read::{load, read, read_into};
+use super::ecs_toml::EcsToml;
+use super::read::{self, load, read_into};
 use super::runner::host;
 use super::section::{CONFIG_TOML, Report};
-use super::{Loaded, Remark};
+use super::{Loaded, Mistakes, Outside, Remark};
 
 const EXAMPLE: &str = include_str!("../../../../examples/config.toml");
 
@@ -34,18 +35,26 @@ fn no_environment(_: &str) -> Option<String> {
     None
 }
 
+fn no_ecs_toml(file: &Path) -> Result<EcsToml, Mistakes> {
+    panic!("{} is not named", file.display())
+}
+
+/// The file alone: no entry of the Fargate driver is in it.
+fn read(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Mistakes> {
+    read::read(Path::new("config.toml"), text, &Outside { environment, ecs_toml: &no_ecs_toml })
+}
+
 fn usable(text: &str) -> Loaded {
-    read(Path::new("config.toml"), text, &|name| Some(format!("value of {name}")))
-        .unwrap_or_else(|mistakes| panic!("{mistakes}\nin\n{text}"))
+    read(text, &|name| Some(format!("value of {name}"))).unwrap_or_else(|mistakes| panic!("{mistakes}\nin\n{text}"))
 }
 
 fn mistakes(text: &str) -> String {
-    let mistakes = read(Path::new("config.toml"), text, &no_environment).map(|_| ()).unwrap_err();
+    let mistakes = read(text, &no_environment).map(|_| ()).unwrap_err();
     assert!(!mistakes.0.is_empty());
     mistakes.to_string()
 }
 
-fn uncommented(text: &str) -> String {
+pub fn uncommented(text: &str) -> String {
     let is_key = |line: &str| line.starts_with(|c: char| c.is_ascii_alphabetic() || c == '[');
     text.lines().fold(String::new(), |mut all, line| {
         let line = line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line);
@@ -55,7 +64,7 @@ fn uncommented(text: &str) -> String {
 }
 
 /// Full paths of all keys, those of tables as well.
-fn keys_of(table: &DeTable, path: &str, into: &mut BTreeSet<String>) {
+pub fn keys_of(table: &DeTable, path: &str, into: &mut BTreeSet<String>) {
     for (key, value) in table {
         let name = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
         let list = value.get_ref().as_array().into_iter().flatten();
@@ -89,7 +98,8 @@ fn every_key_of_the_example_is_read_and_every_key_that_is_read_stands_in_it() {
     assert_eq!(usable(&text).warnings, []);
 
     let mut report = Report::new(Path::new("config.toml"), &text, &CONFIG_TOML);
-    read_into(&mut report, &text, &|_| Some("set".to_owned())).unwrap();
+    let outside = Outside { environment: &|_| Some("set".to_owned()), ecs_toml: &no_ecs_toml };
+    read_into(&mut report, &text, &outside).unwrap();
     let mut in_example = BTreeSet::new();
     keys_of(DeTable::parse(&text).unwrap().get_ref(), "", &mut in_example);
     // The names of the flags are free.
@@ -147,6 +157,10 @@ platform_version = "1.4.0"
 endpoint_url = "http://e"
 ssh_user = "ci"
 ssh_port = 2222
+enable_execute_command = true
+propagate_tags = true
+allowed_task_definitions = ["t-*"]
+start_timeout = "5m"
 capacity_providers = [{ name = "FARGATE_SPOT", weight = 3 }, { name = "FARGATE", weight = 0, base = 2 }]
 "#;
     insta::assert_debug_snapshot!(usable(text).config);
@@ -189,7 +203,7 @@ config.toml:11: `runners.builds_dir` must be an absolute path inside the task, s
 config.toml:12: `runners.fargate.task_definition` must name a task definition
 config.toml:12: `runners.fargate.security_groups` must name a security group that lets the manager reach the task's SSH port
 config.toml:14: `runners.fargate.subnets` must be a list of texts, such as ["one", "two"]; it is a text
-config.toml:15: `runners.fargate.use_public_ip` needs assign_public_ip = true: without it a task has no public address
+config.toml:15: `runners.fargate.use_public_ip` asks for a public address, but tasks are not given any: set both or none
 config.toml:16: `runners.fargate.ssh_port` must be a port number; it is 99999
 config.toml:17: `runners.fargate.capacity_providers.name` is missing: write "FARGATE" or "FARGATE_SPOT"
 config.toml:19: `runners.url` is missing: name the GitLab server, such as `url = "https://gitlab.example.com"`
@@ -230,7 +244,7 @@ config.toml:1: `listen_address` is understood but has no effect: there is no met
 config.toml:8: `runners.clean_git_config` is understood but has no effect: every job has a fresh task
 config.toml:9: `runners.cache` is understood but has no effect: there is no cache: jobs that ask for one run without it
 config.toml:10: FF_TIMESTAMP is not a feature flag of GitLab's runner; did you mean FF_TIMESTAMPS?
-config.toml:11: `runners.docker` is understood but has no effect: it belongs to another executor than "fargate"
+config.toml:11: `runners.docker` is understood but has no effect: it belongs to another executor than this entry's
 config.toml:18: `session_server` is understood but has no effect: there is no web terminal"#);
 }
 
@@ -239,34 +253,6 @@ fn a_file_without_runners_is_taken_and_says_so() {
     let loaded = usable("concurrent = 1\n");
     assert!(loaded.config.runners.is_empty());
     assert!(loaded.warnings[0].message.contains("no [[runners]] entry"));
-}
-
-/// The config.toml of an installation with GitLab's own Fargate driver.
-#[test]
-fn an_entry_of_gitlabs_fargate_driver_is_refused_with_the_way_out() {
-    let text = r#"concurrent = 1
-check_interval = 0
-
-[session_server]
-  session_timeout = 1800
-
-[[runners]]
-  name = "ec2-ecs"
-  url = "https://gitlab.example.com"
-  token = "glrt-abc"
-  executor = "custom"
-  builds_dir = "/opt/gitlab-runner/builds"
-  cache_dir = "/opt/gitlab-runner/cache"
-  [runners.cache]
-    [runners.cache.s3]
-  [runners.custom]
-    run_exec = "/opt/gitlab-runner/fargate"
-    run_args = ["--config", "/etc/gitlab-runner/ecs.toml", "custom", "run"]
-"#;
-    let mistakes = mistakes(text);
-    assert!(mistakes.starts_with("config.toml:11: executor = \"custom\": "), "{mistakes}");
-    assert!(mistakes.contains("executor = \"fargate\""), "{mistakes}");
-    assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
 }
 
 #[test]
@@ -295,7 +281,7 @@ fn url_and_token_take_names_from_the_environment() {
         "HOST" => Some("h".to_owned()),
         _ => None,
     };
-    let loaded = read(Path::new("config.toml"), &text, &environment).unwrap();
+    let loaded = read(&text, &environment).unwrap();
     let runner = &loaded.config.runners[0];
     assert_eq!(runner.url, "https://h:8443/sub");
     assert_eq!(runner.token.expose_secret(), "glrt-x$HOST$", "a value is not looked into again");
@@ -356,7 +342,7 @@ fn every_beginning_of_a_file_is_answered() {
     let text = uncommented(EXAMPLE);
     let lines = text.lines().count();
     for end in (0..text.len()).step_by(5).filter(|end| text.is_char_boundary(*end)) {
-        if let Err(mistakes) = read(Path::new("config.toml"), &text[..end], &|_| Some("set".to_owned())) {
+        if let Err(mistakes) = read(&text[..end], &|_| Some("set".to_owned())) {
             assert!(!mistakes.0.is_empty());
             assert!(mistakes.0.iter().all(|mistake| mistake.line.unwrap() <= lines), "{mistakes}");
         }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws::fargate::{Launch, LaunchError, Task};
+use aws::fargate::{Choice, Launch, LaunchError, Task};
 use job::ids::{JobId, SystemId};
-use job::outcome::Outcome;
+use job::outcome::{Outcome, SystemFailure};
 use job::payload::Payload;
 use job::task;
+use job::variables::Variables;
 use sha2::{Digest, Sha256};
 use ssh::keys::{Nonce, TaskKey};
 use tokio::sync::mpsc;
@@ -17,9 +18,6 @@ use tokio::task::JoinHandle;
 use super::errand::{End, Errand, GRACE};
 use super::finish;
 use super::runner::Runner;
-
-/// How long a launch goes on asking an ECS without capacity or answers; the job's time-out may be shorter.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// A little longer than the longest single RunTask.
 const LAST_ANSWER: Duration = Duration::from_secs(25);
@@ -34,21 +32,25 @@ pub struct Launched {
 
 /// Starts a task for the job, or says why not. Retries that only need time are ECS's client's.
 pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, End> {
-    let Errand { shared, runner, assigned, log, interrupts, .. } = errand;
+    let Errand { shared, runner, assigned, numbers, log, interrupts, .. } = errand;
     let at = Instant::now();
     let _waiting = shared.wait_for_ecs();
     let nonce = Nonce::random();
-    let id = assigned.received.payload.id;
-    let launch = Launch {
-        client_token: client_token(&runner.settings.url, id, attempt),
-        started_by: runner.started_by.clone(),
-        environment: environment(runner, &nonce, &assigned.received.payload, &shared.system_id),
-        task_definition: None,
-        platform_version: None,
-        patience: PATIENCE,
-    };
+    let payload = &assigned.received.payload;
     let fargate = &runner.settings.fargate;
-    log.say(&format!("Waiting for a Fargate task ({}) in cluster {}", fargate.task_definition, fargate.cluster));
+    let variables = Variables::resolve(payload, &runner.for_hand_over(&shared.system_id, *numbers), None);
+    let Choice { task_definition, platform_version } = fargate
+        .choice(|name| variables.get(name))
+        .map_err(|error| Outcome::SystemFailed { failure: SystemFailure::Configuration, message: error.to_string() })?;
+    log.say(&format!("Waiting for a Fargate task ({task_definition}) in cluster {}", fargate.cluster));
+    let launch = Launch {
+        client_token: client_token(&runner.settings.url, payload.id, attempt),
+        started_by: runner.started_by.clone(),
+        environment: environment(runner, &nonce, payload, &shared.system_id),
+        task_definition: Some(task_definition),
+        platform_version,
+        patience: runner.settings.start_timeout,
+    };
     let (say, mut said) = mpsc::unbounded_channel();
     // On its own, because a RunTask that is under way when the job is cancelled may still start a task.
     let mut running = tokio::spawn({

@@ -1,7 +1,5 @@
 //! Watch: the wait for a task's SSH server, with everything in the job's log that the wait is for.
 
-use std::time::Duration;
-
 use aws::fargate::Explanation;
 use job::outcome::{Outcome, SystemFailure};
 use ssh::client::Connection;
@@ -9,9 +7,6 @@ use ssh::client::Connection;
 use super::errand::{End, Errand};
 use super::launch::Launched;
 use crate::reach::{self, reach};
-
-/// A capacity provider may queue a task for half an hour before it fails it; no job waits that long.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How waiting for a task ended.
 pub enum Reached {
@@ -26,7 +21,7 @@ pub async fn until_reachable(errand: &mut Errand<'_>, launched: &Launched) -> Re
     let task = runner.fargate.watch(&launched.task);
     let target = |address| runner.ssh_target(address, &launched.nonce, None);
     let reached = tokio::select! {
-        reached = reach(task, PATIENCE, target, |phase| log.phase(phase.name, phase.seconds)) => reached,
+        reached = reach(task, runner.settings.start_timeout, target, |phase| log.phase(phase.name, phase.seconds)) => reached,
         end = interrupts.next() => return Err(end),
     };
     match reached {
