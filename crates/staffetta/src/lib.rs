@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+mod container;
 pub mod local;
 pub mod manager;
 mod reach;

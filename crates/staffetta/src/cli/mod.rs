@@ -1,6 +1,7 @@
 //! The command line: names, flags and exit codes are an interface (ARCHITECTURE.md, "Command line").
 
 mod completion;
+mod container;
 mod embedded;
 mod local;
 mod logging;
@@ -26,6 +27,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Container(container::Arguments),
     Local(local::Arguments),
     #[command(subcommand)]
     Embedded(embedded::Command),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match arguments.command {
             Command::Run(arguments) => run::run(arguments).await,
+            Command::Container(arguments) => container::run(&arguments),
             Command::Local(arguments) => local::run(arguments).await,
             Command::Embedded(command) => embedded::run(command).await,
             Command::Completion(arguments) => completion::run(&arguments),

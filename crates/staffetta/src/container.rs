@@ -1,0 +1,236 @@
+//! What the manager's image does at its start: a configuration from the environment, for which nothing has to be built
+//! into the image and no file has to be mounted.
+//!
+//! The token is named and not written: `config.toml` says `$RUNNER_TOKEN`, so it stays in the memory of the process.
+
+use std::io;
+use std::path::Path;
+
+use job::secret::SecretString;
+
+/// The first line of a configuration that was made here. A file without it is somebody's own and is left alone.
+const MADE_HERE: &str = "# Made by `staffetta container` from the environment at each start: changes are lost.\n";
+
+/// Jobs at once: tasks cost nothing while there are no jobs, so this only bounds a mistake.
+const CONCURRENT: &str = "10";
+
+/// The variables that the configuration is made of.
+const NEEDED: [(&str, &str); 5] = [
+    ("GITLAB_URL", "the address of GitLab, such as https://gitlab.example.com"),
+    ("RUNNER_TAGS", "the runner's tags, such as dev; the names of its cluster and task definition come from them"),
+    ("SUBNET", "where the tasks get their addresses, such as subnet-0123456789abcdef0; several with commas between"),
+    (
+        "SECURITY_GROUP_ID",
+        "it lets the manager reach the tasks, such as sg-0123456789abcdef0; several with commas between",
+    ),
+    ("AWS_REGION", "the region of the cluster; on Fargate, ECS sets it by itself"),
+];
+const OPTIONAL: [&str; 3] = ["CLUSTER", "TASK_DEFINITION", "CONCURRENT"];
+
+/// The token, or the file that it is in.
+pub const TOKEN: &str = "RUNNER_TOKEN";
+const TOKEN_FILE: &str = "RUNNER_TOKEN_FILE";
+
+/// What stands outside, for the rules here: variables that are empty count as not set.
+pub struct Outside<'a> {
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    pub read: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+/// How the container starts.
+#[derive(Debug)]
+pub struct Start {
+    /// To be written; none leaves the file that is there.
+    pub config: Option<String>,
+    /// To be handed to the manager as `RUNNER_TOKEN`; none where it has it already.
+    pub token: Option<SecretString>,
+    /// Variables that are set and say nothing, because the file that is there says all.
+    pub without_effect: Vec<&'static str>,
+}
+
+/// Decides from the variables and from the configuration that is there already, if any. Tells all mistakes at once.
+pub fn start(there: Option<&str>, outside: &Outside) -> Result<Start, Vec<String>> {
+    let mut mistakes = Vec::new();
+    let mounted = there.is_some_and(|text| !text.starts_with(MADE_HERE));
+    let config = if mounted { None } else { Some(config_toml(outside, &mut mistakes)) };
+    let token = token(outside, !mounted, &mut mistakes);
+    if let Some(path) = (outside.environment)("CA_CERTIFICATES_PATH")
+        && let Err(error) = (outside.read)(Path::new(&path))
+    {
+        mistakes.push(format!("CA_CERTIFICATES_PATH names {path}, which cannot be read: {error}"));
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    let set = |name: &&'static str| mounted && (outside.environment)(name).is_some();
+    // Every AWS tool uses the region.
+    let names = NEEDED.iter().map(|(name, _)| *name).filter(|name| *name != "AWS_REGION").chain(OPTIONAL);
+    Ok(Start { config, token, without_effect: names.filter(set).collect() })
+}
+
+/// What it answers beside mistakes must not be used.
+fn config_toml(outside: &Outside, mistakes: &mut Vec<String>) -> String {
+    let [url, tags, subnets, security_groups, region] = NEEDED.map(|(name, meaning)| {
+        (outside.environment)(name).unwrap_or_else(|| {
+            mistakes.push(format!("{name} is not set: {meaning}"));
+            String::new()
+        })
+    });
+    let [cluster, task_definition, concurrent] = OPTIONAL.map(|name| (outside.environment)(name));
+    let concurrent = concurrent.unwrap_or_else(|| CONCURRENT.into());
+    if !concurrent.parse().is_ok_and(|jobs: usize| jobs > 0) {
+        mistakes.push(format!("CONCURRENT must be a whole number of 1 or more; it is {concurrent:?}"));
+    }
+    let name = list(&tags).join("-");
+    let text = |value: String| toml::Value::from(value);
+    format!(
+        r#"{MADE_HERE}
+concurrent = {concurrent}
+
+[[runners]]
+name = {name}
+url = {url}
+token = "${TOKEN}"
+executor = "fargate"
+
+[runners.fargate]
+cluster = {cluster}
+region = {region}
+subnets = {subnets}
+security_groups = {security_groups}
+task_definition = {task_definition}
+"#,
+        cluster = text(cluster.unwrap_or_else(|| format!("acme-gitlab-{name}-cluster"))),
+        task_definition = text(task_definition.unwrap_or_else(|| format!("gitlab-runner-{name}-task"))),
+        name = text(name),
+        url = text(url),
+        region = text(region),
+        subnets = toml::Value::from(list(&subnets)),
+        security_groups = toml::Value::from(list(&security_groups)),
+    )
+}
+
+fn list(words: &str) -> Vec<&str> {
+    words.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()
+}
+
+fn token(outside: &Outside, needed: bool, mistakes: &mut Vec<String>) -> Option<SecretString> {
+    match ((outside.environment)(TOKEN), (outside.environment)(TOKEN_FILE)) {
+        (Some(_), Some(_)) => mistakes.push(format!("{TOKEN} and {TOKEN_FILE} are both set: leave one of them out")),
+        (Some(_), None) => {}
+        (None, Some(path)) => match (outside.read)(Path::new(&path)) {
+            Ok(text) if !text.trim().is_empty() => return Some(text.trim().into()),
+            Ok(_) => mistakes.push(format!("{TOKEN_FILE} names {path}, which is empty")),
+            Err(error) => mistakes.push(format!("{TOKEN_FILE} names {path}, which cannot be read: {error}")),
+        },
+        (None, None) if needed => mistakes.push(format!(
+            "{TOKEN} is not set: the runner's token (glrt-…), injected as a secret; {TOKEN_FILE} may name a file with it"
+        )),
+        (None, None) => {}
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use job::secret::ExposeSecret;
+
+    use super::*;
+
+    const USUAL: [(&str, &str); 6] = [
+        ("GITLAB_URL", "https://gitlab.example.com"),
+        ("RUNNER_TAGS", "dev,arm"),
+        ("SUBNET", "subnet-1, subnet-2"),
+        ("SECURITY_GROUP_ID", "sg-1"),
+        ("AWS_REGION", "eu-west-1"),
+        ("RUNNER_TOKEN", "glrt-secret"),
+    ];
+
+    /// Starts with these variables, and one file, `/run/token`.
+    fn started(there: Option<&str>, variables: &[(&str, &str)]) -> Result<Start, Vec<String>> {
+        let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
+        let read = |path: &Path| match path.to_str() {
+            Some("/run/token") => Ok("glrt-from-file\n".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        start(there, &Outside { environment: &value, read: &read })
+    }
+
+    fn made(variables: &[(&str, &str)]) -> toml::Table {
+        let start = started(None, variables).expect("no mistakes");
+        start.config.expect("a configuration").parse().expect("TOML")
+    }
+
+    fn with(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        [more, &USUAL].concat()
+    }
+
+    #[test]
+    fn the_names_come_from_the_tags_and_the_token_is_only_named() {
+        let config = made(&USUAL);
+        let runner = &config["runners"][0];
+        assert_eq!(runner["token"].as_str(), Some("$RUNNER_TOKEN"));
+        assert_eq!(runner["name"].as_str(), Some("dev-arm"));
+        let fargate = &runner["fargate"];
+        assert_eq!(fargate["cluster"].as_str(), Some("acme-gitlab-dev-arm-cluster"));
+        assert_eq!(fargate["task_definition"].as_str(), Some("gitlab-runner-dev-arm-task"));
+        assert_eq!(fargate["subnets"], toml::Value::from(vec!["subnet-1", "subnet-2"]));
+        assert_eq!(config["concurrent"].as_integer(), Some(10));
+    }
+
+    #[test]
+    fn names_can_be_given() {
+        let config = made(&with(&[("CLUSTER", "ci"), ("TASK_DEFINITION", "ci:3"), ("CONCURRENT", "50")]));
+        let fargate = &config["runners"][0]["fargate"];
+        assert_eq!((fargate["cluster"].as_str(), fargate["task_definition"].as_str()), (Some("ci"), Some("ci:3")));
+        assert_eq!(config["concurrent"].as_integer(), Some(50));
+    }
+
+    #[test]
+    fn everything_that_is_missing_or_wrong_is_told_at_once() {
+        let mistakes = started(None, &[("CONCURRENT", "many"), ("CA_CERTIFICATES_PATH", "/run/ca")]).unwrap_err();
+        let names = NEEDED.map(|(name, _)| name);
+        for name in names.into_iter().chain(["CONCURRENT", "RUNNER_TOKEN", "CA_CERTIFICATES_PATH"]) {
+            assert_eq!(mistakes.iter().filter(|mistake| mistake.starts_with(name)).count(), 1, "{name}: {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_become_another_key() {
+        let hostile = "dev\"\nexecutor = \"shell\"\n[x]\ny = \"'''\\";
+        let mut variables = USUAL;
+        variables[1].1 = hostile;
+        assert_eq!(made(&variables)["runners"][0]["name"].as_str(), Some(hostile));
+        assert_eq!(made(&variables)["runners"][0]["executor"].as_str(), Some("fargate"));
+    }
+
+    #[test]
+    fn the_token_may_be_in_a_file() {
+        let mut variables = USUAL;
+        variables[5] = ("RUNNER_TOKEN_FILE", "/run/token");
+        let start = started(None, &variables).expect("no mistakes");
+        assert_eq!(start.token.expect("a token").expose_secret(), "glrt-from-file");
+        variables[5] = ("RUNNER_TOKEN_FILE", "/run/tokken");
+        assert!(started(None, &variables).unwrap_err()[0].contains("/run/tokken"));
+        assert!(started(None, &with(&[("RUNNER_TOKEN_FILE", "/run/token")])).unwrap_err()[0].contains("both"));
+    }
+
+    #[test]
+    fn a_file_of_somebodys_own_is_left_alone_and_one_made_here_is_made_again() {
+        let own = started(Some("concurrent = 1\n"), &USUAL).expect("no mistakes");
+        assert!(own.config.is_none() && own.token.is_none());
+        assert_eq!(own.without_effect, ["GITLAB_URL", "RUNNER_TAGS", "SUBNET", "SECURITY_GROUP_ID"]);
+        let ours = started(None, &USUAL).expect("no mistakes").config.expect("a configuration");
+        let again = started(Some(&ours), &with(&[("CLUSTER", "new")])).expect("no mistakes");
+        assert!(again.config.expect("a configuration").contains("cluster = \"new\""));
+    }
+
+    #[test]
+    fn the_manual_names_every_variable() {
+        let manual = include_str!("../../../docs/images.md");
+        let names = NEEDED.map(|(name, _)| name).into_iter().chain(OPTIONAL).chain([TOKEN, TOKEN_FILE]);
+        for name in names.chain(["CA_CERTIFICATES_PATH", "CONFIG_FILE"]) {
+            assert!(manual.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+}
