@@ -1,7 +1,7 @@
 //! From the bytes of `config.toml` to a [`Config`], or to every mistake in them.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
@@ -57,13 +57,19 @@ fn use_certificates_beside(file: &Path, runner: &mut Runner) {
     let host = host(&runner.url).unwrap_or_default();
     let existing = |ending: &str| Some(certificates.join(format!("{host}{ending}"))).filter(|path| path.is_file());
     if runner.tls_ca_file.is_none() {
-        runner.tls_ca_file = existing(".crt");
+        runner.tls_ca_file = existing(".crt").or_else(|| private_authority(&certificates));
     }
     if runner.tls_cert_file.is_none()
         && let (Some(cert), Some(key)) = (existing(".auth.crt"), existing(".auth.key"))
     {
         (runner.tls_cert_file, runner.tls_key_file) = (Some(cert), Some(key));
     }
+}
+
+/// As the images of GitLab's runner have it: the file `CA_CERTIFICATES_PATH`, or `certs/ca.crt`.
+fn private_authority(certificates: &Path) -> Option<PathBuf> {
+    let named = env::var_os("CA_CERTIFICATES_PATH").filter(|path| !path.is_empty());
+    Some(named.map_or_else(|| certificates.join("ca.crt"), PathBuf::from)).filter(|path| path.is_file())
 }
 
 fn readable_by_others(file: &Path) -> Option<Remark> {

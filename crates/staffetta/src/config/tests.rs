@@ -385,6 +385,9 @@ fn certificates_beside_the_file_serve_a_runner_that_names_none() {
 
     let certificates = directory.path().join("certs");
     fs::create_dir(&certificates).unwrap();
+    fs::write(certificates.join("ca.crt"), "pem").unwrap();
+    assert_eq!(load(&file).unwrap().config.runners[0].tls_ca_file, Some(certificates.join("ca.crt")));
+
     for name in ["gitlab.example.com.crt", "gitlab.example.com.auth.crt", "gitlab.example.com.auth.key"] {
         fs::write(certificates.join(name), "pem").unwrap();
     }
