@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use hkdf::Hkdf;
 use job::secret::{ExposeSecret, SecretString};
+use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 use russh::keys::ssh_key::public::{Ed25519PublicKey, KeyData};
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey, decode_secret_key};
 use sha2::Sha256;
 
 /// Binds derived keys to their one purpose; a change of it locks every manager out of running tasks.
@@ -22,6 +23,13 @@ pub enum KeyError {
     Unreadable(String),
     #[error("a key of the kind {0}; only ssh-ed25519 is accepted")]
     NotEd25519(String),
+    #[error("not a private key without a passphrase in OpenSSH's or PKCS#8's format: {0}")]
+    Private(String),
+    #[error(
+        "an RSA key of GitLab's driver: no RSA signatures are made here (RUSTSEC-2023-0071); \
+         let that driver end the jobs that it began, or run them again"
+    )]
+    Rsa,
 }
 
 /// Makes the key of a task its own. It is no secret: it stands in the task's environment.
@@ -51,12 +59,16 @@ impl FromStr for Nonce {
     }
 }
 
-/// The key that opens one task. It is never stored: every manager that knows the runner's token
-/// derives it again from the nonce in the task's environment.
+/// The key that opens one task. A manager never stores it: every one that knows the runner's token derives it again
+/// from the nonce in the task's environment. The driver has no token, and keeps a random key in the job's file.
 #[derive(Clone)]
 pub struct TaskKey(Arc<PrivateKey>);
 
 impl TaskKey {
+    pub fn random() -> Self {
+        Self(Arc::new(ed25519(&rand::random())))
+    }
+
     /// HKDF-SHA256 with the token as key material and the nonce as salt.
     pub fn derive(runner_token: &SecretString, nonce: &Nonce) -> Self {
         let mut seed = [0; 32];
@@ -70,6 +82,33 @@ impl TaskKey {
     pub fn public_openssh(&self) -> String {
         let key = PublicKey::new(self.0.public_key().key_data().clone(), job::PRODUCT);
         key.to_openssh().expect("an Ed25519 key has a text form")
+    }
+
+    /// The secret side, as `ssh-keygen` writes it to a file without a passphrase.
+    pub fn to_openssh(&self) -> SecretString {
+        let text = self.0.to_openssh(LineEnding::LF).expect("an Ed25519 key has a text form");
+        text.as_str().into()
+    }
+
+    /// Reads the secret side: OpenSSH's format, or the PKCS#8 of other programs.
+    pub fn from_pem(text: &SecretString) -> Result<Self, KeyError> {
+        use russh::keys::Error;
+        let key = match decode_secret_key(text.expose_secret(), None) {
+            Ok(key) => key,
+            // PKCS#1 says RSA in its first line, PKCS#8 by a number.
+            Err(Error::UnsupportedKeyType { key_type_string, .. }) if key_type_string == "RSA" => {
+                return Err(KeyError::Rsa);
+            }
+            Err(Error::UnknownAlgorithm(kind)) if kind.to_string() == "1.2.840.113549.1.1.1" => {
+                return Err(KeyError::Rsa);
+            }
+            Err(error) => return Err(KeyError::Private(error.to_string())),
+        };
+        match key.algorithm() {
+            Algorithm::Ed25519 => Ok(Self(Arc::new(key))),
+            Algorithm::Rsa { .. } => Err(KeyError::Rsa),
+            other => Err(KeyError::NotEd25519(other.to_string())),
+        }
     }
 
     pub(crate) fn private(&self) -> Arc<PrivateKey> {
@@ -91,6 +130,20 @@ impl HostKey {
     /// `None` for the other kinds, which are never negotiated.
     pub(crate) fn of(key: &PublicKey) -> Option<Self> {
         key.key_data().ed25519().copied().map(Self)
+    }
+
+    /// The whole key, as it stands in a `known_hosts` file: `ssh-ed25519 AAAA…`. It is read again by `parse`.
+    pub fn text(&self) -> String {
+        PublicKey::from(self.0).to_openssh().expect("an Ed25519 key has a text form")
+    }
+}
+
+impl FromStr for HostKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let key = parse_public(text)?;
+        Self::of(&key).ok_or_else(|| KeyError::NotEd25519(key.algorithm().to_string()))
     }
 }
 
@@ -179,6 +232,36 @@ mod tests {
         let ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBG7wfSUPU+T/+JNK/mZHZBkgDDVQgzKjjTUZ9bBt0553XYKVwkb1s+kkiL1uf/VVyhRydvtQZ/MmUunfZBsea0w= x";
         assert!(matches!(parse_public(ecdsa), Err(KeyError::NotEd25519(_))));
         assert!(matches!(parse_public("nonsense"), Err(KeyError::Unreadable(_))));
+    }
+
+    #[test]
+    fn a_random_key_survives_the_drivers_file() {
+        let key = TaskKey::random();
+        let text = key.to_openssh();
+        assert!(text.expose_secret().starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n"));
+        assert_eq!(TaskKey::from_pem(&text).expect("a key").public_openssh(), key.public_openssh());
+        assert_ne!(TaskKey::random().public_openssh(), key.public_openssh());
+    }
+
+    /// The example of RFC 8410, sections 10.1 and 10.3.
+    #[test]
+    fn a_key_of_another_program_is_read() {
+        let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+        assert_eq!(
+            TaskKey::from_pem(&pem.into()).expect("a key").public_openssh(),
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm/RAlphM3+hUG6wWfcO5bIUIaqMLa2ywxcOK1wMWbh staffetta"
+        );
+    }
+
+    #[test]
+    fn a_host_key_survives_the_drivers_file() {
+        let key = ServerKey::random().host_key();
+        let text = key.text();
+        assert_eq!(text.split(' ').count(), 2, "{text}");
+        assert!(text.starts_with("ssh-ed25519 AAAA"), "{text}");
+        assert_eq!(text.parse::<HostKey>().expect("a key"), key);
+        assert_eq!(format!("{text} a comment\n").parse::<HostKey>().expect("a key"), key);
+        assert!(matches!(key.to_string().parse::<HostKey>(), Err(KeyError::Unreadable(_))), "a fingerprint is no key");
     }
 
     #[test]

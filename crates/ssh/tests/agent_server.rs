@@ -1,21 +1,24 @@
 //! The client and the agent's own server, in memory where a port adds nothing.
 
+#[path = "support/hand_over.rs"]
+mod hand_over;
 mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hand_over::{ACCEPTED, message};
 use job::hand_over::{AgentStatus, HandOver, Receipt};
 use job::ids::JobId;
 use job::secret::ExposeSecret;
 use russh::client::AuthResult;
 use russh::keys::PrivateKeyWithHashAlg;
-use ssh::client::{AgentBinaries, ConnectError, Connection, HandOverError};
+use ssh::client::{AgentBinaries, ConnectError, Connection, HandOverError, ScriptError, script_shell};
 use ssh::keys::{HostKey, ServerKey, TaskKey};
 use ssh::protocol::MESSAGE_LIMIT;
 use ssh::server::{Request, Server};
-use support::{ACCEPTED, PATIENCE, key, message, target};
+use support::{PATIENCE, key, target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -155,6 +158,15 @@ async fn an_unknown_command_is_answered_with_127_and_a_sentence() {
         assert_eq!(output.stdout, b"");
         assert!(String::from_utf8_lossy(&output.stderr).contains("knows the commands"));
     }
+}
+
+#[tokio::test]
+async fn an_agent_runs_no_scripts() {
+    let connection = world().connect().await;
+    let (stdout, stderr) = (tokio::io::sink(), tokio::io::sink());
+    let stop = std::future::pending();
+    let end = connection.run_script(&script_shell(), "true".into(), stdout, stderr, stop, PATIENCE).await;
+    assert!(matches!(end, Err(ScriptError::NotStarted(_))), "{end:?}");
 }
 
 #[tokio::test]

@@ -1,21 +1,22 @@
 //! The client and a real OpenSSH server, with a shell script in the place of the agent.
 
+#[path = "support/hand_over.rs"]
+mod hand_over;
+#[path = "support/sshd.rs"]
+mod sshd;
 mod support;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
+use hand_over::{ACCEPTED, message};
 use job::hand_over::{AgentStatus, HandOver, Receipt};
 use job::ids::JobId;
 use ssh::client::{AgentBinaries, ConnectError, Connection, HandOverError, Target};
 use ssh::keys::ServerKey;
-use support::{ACCEPTED, PATIENCE, key, message, target};
-use tempfile::TempDir;
-
-const SSHD: &str = "/usr/sbin/sshd";
+use sshd::{Sshd, until};
+use support::{PATIENCE, key};
 
 /// Takes the first job for good, like the agent: what it received is kept under `$HOME`.
 const AGENT: &str = r#"#!/bin/sh
@@ -31,58 +32,7 @@ status) echo '{"status":"finished","job":7}' ;;
 esac
 "#;
 
-/// An sshd as an image starts it. Its sessions have a home of their own, and `bin` first in their PATH.
-struct Sshd {
-    process: Child,
-    target: Target,
-    directory: TempDir,
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl Sshd {
-    async fn start() -> Self {
-        assert!(Path::new(SSHD).exists(), "{SSHD} is missing: apt-get install -y openssh-server");
-        let directory = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| directory.path().join(name);
-        fs::create_dir(at("home")).expect("a home");
-        fs::create_dir(at("bin")).expect("a directory for programs");
-        let key = key();
-        fs::write(at("authorized_keys"), key.public_openssh() + "\n").expect("a file");
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at("host_key")).status();
-        assert!(made.expect("ssh-keygen").success());
-        let user = user();
-        if user == "root" {
-            // Where sshd locks up its unprivileged half; on Debian the service's start makes it.
-            fs::create_dir_all("/run/sshd").expect("/run/sshd");
-        }
-        // Somebody else may take the port between its choice and its use.
-        for _ in 0..5 {
-            let addr = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-            let target = target(addr.expect("a port"), &user, &key);
-            let mut process = spawn_sshd(directory.path(), target.addr.port());
-            if is_ready(&mut process, &target).await {
-                return Self { process, target, directory };
-            }
-            process.wait().expect("the end of sshd");
-        }
-        panic!("sshd does not start: {}", fs::read_to_string(at("log")).unwrap_or_default());
-    }
-
-    async fn connect(&self) -> Connection {
-        Connection::open(&self.target, PATIENCE).await.expect("a connection")
-    }
-
-    fn home(&self, name: &str) -> PathBuf {
-        self.directory.path().join("home").join(name)
-    }
-
     fn delivered(&self) -> PathBuf {
         self.home(".staffetta/staffetta-agent")
     }
@@ -101,52 +51,9 @@ impl Sshd {
     }
 }
 
-fn spawn_sshd(directory: &Path, port: u16) -> Child {
-    let path = directory.display();
-    let config = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host_key\nPidFile none\nAuthorizedKeysFile {path}/authorized_keys\n\
-         StrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\nMaxStartups 100\n\
-         SetEnv HOME={path}/home PATH={path}/bin:/usr/local/bin:/usr/bin:/bin\n"
-    );
-    fs::write(directory.join("config"), config).expect("a file");
-    let log = fs::File::create(directory.join("log")).expect("a file");
-    let mut sshd = Command::new(SSHD);
-    sshd.args(["-D", "-e", "-f"]).arg(directory.join("config"));
-    sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("sshd")
-}
-
-/// Waits as a manager does; false if sshd ended.
-async fn is_ready(sshd: &mut Child, target: &Target) -> bool {
-    loop {
-        match Connection::open(target, PATIENCE).await {
-            Ok(connection) => {
-                connection.close().await;
-                return true;
-            }
-            Err(error) if error.may_pass() && sshd.try_wait().expect("a process").is_none() => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            Err(_) => return false,
-        }
-    }
-}
-
-fn user() -> String {
-    let output = Command::new("id").arg("-un").output().expect("id");
-    String::from_utf8(output.stdout).expect("a name").trim().to_owned()
-}
-
 fn write_program(path: &Path, script: &str) {
     fs::write(path, script).expect("a program");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("its mode");
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 fn received(path: &Path) -> HandOver {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
+use super::remote_shell::posix;
 use super::{CallError, Connection, Output};
 use crate::protocol::{AGENT, Command};
 
@@ -113,7 +114,7 @@ impl AgentBinaries {
 impl Connection {
     /// Makes sure that the agent is in the task; returns its path there.
     pub(super) async fn deliver_agent(&self, agents: &AgentBinaries) -> Result<String, DeliveryError> {
-        let found = self.exec(&shell(&LOOK.replace("FILES", &delivered_files()), ""), Bytes::new()).await?;
+        let found = self.exec(&posix(&LOOK.replace("FILES", &delivered_files()), ""), Bytes::new()).await?;
         let found = found.text()?;
         let architecture = found.lines().find_map(|line| line.strip_prefix("machine ")).unwrap_or_default();
         let agent = agents.find(architecture).await.map_err(|error| DeliveryError::Impossible(error.to_string()))?;
@@ -124,7 +125,7 @@ impl Connection {
         tracing::debug!(architecture, bytes = agent.bytes.len(), "sending the agent");
         let arguments = format!("{} {}", agent.bytes.len(), agent.sum);
         let script = RECEIVE.replace("DIRECTORIES", DIRECTORIES).replace("AGENT", AGENT);
-        let received = self.exec(&shell(&script, &arguments), agent.bytes.clone()).await?;
+        let received = self.exec(&posix(&script, &arguments), agent.bytes.clone()).await?;
         if received.status == Some(NO_DIRECTORY) {
             let reason = format!("it can be written to and run from none of {DIRECTORIES}");
             return Err(DeliveryError::Impossible(reason));
@@ -167,17 +168,11 @@ pub(super) fn call(program: &str, command: Command) -> String {
 /// The command line that calls whichever agent was delivered, of any version.
 pub(super) fn call_delivered(command: Command) -> String {
     let script = r#"for f in FILES; do [ -x "$f" ] && [ -O "$f" ] && exec "$f" COMMAND; done; exit 127"#;
-    shell(&script.replace("FILES", &delivered_files()).replace("COMMAND", command.name()), "")
+    posix(&script.replace("FILES", &delivered_files()).replace("COMMAND", command.name()), "")
 }
 
 fn delivered_files() -> String {
     DIRECTORIES.split(' ').map(|directory| format!("{directory}/{AGENT} ")).collect()
-}
-
-/// The user's login shell may be any: it only starts the one that our scripts are written for.
-fn shell(script: &str, arguments: &str) -> String {
-    debug_assert!(!script.contains('\''), "the quotes around the script are single ones");
-    format!("exec sh -c '{script}' sh {arguments}")
 }
 
 #[cfg(test)]

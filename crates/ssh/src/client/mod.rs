@@ -4,15 +4,17 @@ mod call;
 mod deliver_agent;
 mod hand_over;
 mod prompt_stream;
+mod remote_shell;
+mod script;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use russh::Names;
-use russh::client::{self, AuthResult, Handle};
+use russh::client::{self, AuthResult, DisconnectReason, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Disconnect, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,6 +27,13 @@ use prompt_stream::PromptStream;
 pub use call::{CallError, Output};
 pub use deliver_agent::{AgentBinaries, BinaryError};
 pub use hand_over::{HandOverError, StatusError};
+pub use remote_shell::script_shell;
+pub use script::{ScriptEnd, ScriptError};
+
+/// Bytes that a server may send ahead on one channel.
+const WINDOW: u32 = 2 * 1024 * 1024;
+/// A server that is silent for so long is asked for a sign of life, and given up at the fourth time without one.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Where a task's server is, and how it lets us in.
 #[derive(Debug, Clone)]
@@ -76,6 +85,8 @@ pub struct Connection {
     agent_itself: bool,
     /// The longest that one exchange may take.
     patience: Duration,
+    /// Why the connection ended, once it has.
+    ended: Arc<OnceLock<String>>,
 }
 
 impl Connection {
@@ -115,8 +126,13 @@ impl Connection {
     {
         let seen = Arc::new(Mutex::new(None));
         let agent_itself = Arc::new(AtomicBool::new(false));
-        let greeter =
-            Greeter { pinned: target.pinned.clone(), seen: Arc::clone(&seen), agent_itself: Arc::clone(&agent_itself) };
+        let ended = Arc::default();
+        let greeter = Greeter {
+            pinned: target.pinned.clone(),
+            seen: Arc::clone(&seen),
+            agent_itself: Arc::clone(&agent_itself),
+            ended: Arc::clone(&ended),
+        };
         let greeted = client::connect_stream(Arc::new(config()), stream, greeter).await;
         let host_key = seen.lock().expect("no code panics while it holds this lock").take();
         let mut session = match (greeted, &target.pinned, &host_key) {
@@ -135,7 +151,7 @@ impl Connection {
         let key = PrivateKeyWithHashAlg::new(target.key.private(), None);
         match session.authenticate_publickey(&target.user, key).await {
             Ok(AuthResult::Success) => {
-                Ok(Self { session, host_key, agent_itself: agent_itself.load(Ordering::Relaxed), patience })
+                Ok(Self { session, host_key, agent_itself: agent_itself.load(Ordering::Relaxed), patience, ended })
             }
             // russh reports a connection that is lost meanwhile as a refusal too.
             Ok(AuthResult::Failure { .. }) if session.is_closed() => {
@@ -157,6 +173,11 @@ impl Connection {
         self.agent_itself
     }
 
+    /// Why there is nothing more to come from the server.
+    fn end(&self) -> String {
+        self.ended.get().map_or("the server closed the channel", String::as_str).to_owned()
+    }
+
     /// Says goodbye. Without it the server finds out by itself.
     pub async fn close(self) {
         // An error means that the connection is closed already.
@@ -174,6 +195,9 @@ fn config() -> client::Config {
         preferred: crate::ALGORITHMS,
         // A manager delivers agents to hundreds of tasks at once: each may have 8 packets of 32 kB under way, not 100.
         channel_buffer_size: 8,
+        window_size: WINDOW,
+        // For scripts, which have no time limit. What the hand-over asks is bounded anyway.
+        keepalive_interval: Some(KEEPALIVE),
         ..client::Config::default()
     }
 }
@@ -183,6 +207,7 @@ struct Greeter {
     pinned: Option<HostKey>,
     seen: Arc<Mutex<Option<HostKey>>>,
     agent_itself: Arc<AtomicBool>,
+    ended: Arc<OnceLock<String>>,
 }
 
 impl client::Handler for Greeter {
@@ -198,6 +223,17 @@ impl client::Handler for Greeter {
     async fn kex_done(&mut self, _: Option<&[u8]>, _: &Names, session: &mut client::Session) -> Result<(), Error> {
         let ours = format!("SSH-2.0-{}_", job::PRODUCT);
         self.agent_itself.store(session.remote_sshid().starts_with(ours.as_bytes()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Error>) -> Result<(), Error> {
+        let reason = match reason {
+            DisconnectReason::ReceivedDisconnect(farewell) => format!("the server left: {}", farewell.message),
+            DisconnectReason::Error(Error::KeepaliveTimeout) => "the server does not answer any more".to_owned(),
+            DisconnectReason::Error(error) => error.to_string(),
+        };
+        // The first reason is the cause.
+        let _ = self.ended.set(reason);
         Ok(())
     }
 }
