@@ -179,3 +179,156 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
     rest.ends_with(last)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OWN: &str = "arn:aws:ecs:eu-west-1:111122223333:task-definition/";
+    const OTHER: &str = "arn:aws:ecs:eu-west-1:999999999999:task-definition/";
+
+    fn config(allowed: Option<&[&str]>) -> FargateConfig {
+        FargateConfig {
+            task_definition: "ci-default".into(),
+            allowed_task_definitions: allowed.map(|allowed| allowed.iter().map(|pattern| (*pattern).into()).collect()),
+            ..FargateConfig::default()
+        }
+    }
+
+    fn choose(allowed: Option<&[&str]>, asked: &str) -> Result<String, NotAllowed> {
+        let choice = config(allowed).choice(|name| (name == TASK_DEFINITION).then(|| asked.to_owned()));
+        choice.map(|choice| choice.task_definition)
+    }
+
+    #[test]
+    fn a_job_that_asks_for_nothing_gets_the_runners_own() {
+        for allowed in [None, Some(&[][..]), Some(&["big"][..])] {
+            for asked in ["", "  ", "ci-default"] {
+                assert_eq!(choose(allowed, asked).as_deref(), Ok("ci-default"));
+            }
+            let choice = config(allowed).choice(|_| None).expect("nothing to refuse");
+            assert_eq!((choice.task_definition.as_str(), choice.platform_version), ("ci-default", None));
+        }
+        let choice = config(Some(&[])).choice(|name| (name == PLATFORM_VERSION).then(|| " 1.4.0 ".to_owned()));
+        assert_eq!(choice.expect("any version").platform_version.as_deref(), Some("1.4.0"));
+    }
+
+    #[test]
+    fn without_a_list_a_job_may_ask_for_every_one_that_is_a_name() {
+        for asked in ["big", "big:7", &format!("{OTHER}big:7"), "arn:aws-cn:ecs:cn-north-1:1:task-definition/a_B-1"] {
+            assert_eq!(choose(None, asked).as_deref(), Ok(asked));
+        }
+        for asked in [
+            "*",
+            "big:*",
+            "big:",
+            ":7",
+            "big:7:8",
+            "big:latest",
+            "../big",
+            "big/../small",
+            "b g",
+            "big\n7",
+            "arn:",
+            "arn:aws:ecs",
+            "arn:aws:ecs:eu-west-1::task-definition/big",
+            "arn:aws:ecs:eu-west-1:1:task/big",
+            "arn:aws:s3:::task-definition/big",
+        ] {
+            assert_eq!(choose(None, asked), Err(NotAllowed::NoTaskDefinition(asked.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_pattern_allows_what_it_names_and_nothing_beside() {
+        let arn = |place: &str, name: &str| format!("{place}{name}");
+        for (pattern, asked, taken) in [
+            ("ci-dev", "ci-dev".to_owned(), Some("ci-dev".to_owned())),
+            ("ci-dev", "ci-dev:7".into(), Some("ci-dev:7".into())),
+            ("ci-dev", arn(OWN, "ci-dev:7"), Some("ci-dev:7".into())),
+            // Another account's definition cannot pass for it: the runner's own of that name is run.
+            ("ci-dev", arn(OTHER, "ci-dev:7"), Some("ci-dev:7".into())),
+            ("ci-dev", "ci-dev2".into(), None),
+            ("ci-dev", "xci-dev".into(), None),
+            ("ci-dev", "CI-DEV".into(), None),
+            ("ci-dev", arn(OWN, "ci-dev2:7"), None),
+            ("ci-*", "ci-prod:1".into(), Some("ci-prod:1".into())),
+            ("ci-*-node", "ci-dev-node".into(), Some("ci-dev-node".into())),
+            ("ci-*-node", "ci-node".into(), None),
+            ("*", "anything".into(), Some("anything".into())),
+            ("*", arn(OTHER, "x:1"), Some("x:1".into())),
+            ("ci-dev:7", "ci-dev:7".into(), Some("ci-dev:7".into())),
+            ("ci-dev:7", "ci-dev:77".into(), None),
+            ("ci-dev:7", "ci-dev".into(), None),
+            ("ci-dev:*", "ci-dev".into(), Some("ci-dev".into())),
+            (&arn(OWN, "ci-*"), arn(OWN, "ci-dev:7"), Some(arn(OWN, "ci-dev:7"))),
+            (&arn(OWN, "ci-*"), arn(OTHER, "ci-dev:7"), None),
+            (&arn(OWN, "ci-*"), "ci-dev:7".into(), None),
+            (&arn(OWN, "*"), arn("arn:aws:ecs:us-east-1:111122223333:task-definition/", "ci"), None),
+            (&arn("arn:*:ecs:*:999999999999:task-definition/", "*"), arn(OTHER, "x:1"), Some(arn(OTHER, "x:1"))),
+        ] {
+            assert_eq!(choose(Some(&[pattern]), &asked).ok(), taken, "{pattern} {asked}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_asked_for_and_what_there_is() {
+        let told = |allowed: &[&str], asked: &str| choose(Some(allowed), asked).expect_err("refused").to_string();
+        assert_eq!(
+            told(&["ci-*", "tools:3"], "big"),
+            "this runner does not allow the task definition \"big\"; it allows ci-*, tools:3"
+        );
+        assert_eq!(told(&[], "big"), "this runner does not allow the task definition \"big\"; it allows ci-default");
+        assert_eq!(
+            told(&["*"], "../big"),
+            "\"../big\" does not name a task definition: write family, family:revision or an ARN"
+        );
+    }
+
+    #[test]
+    fn a_role_is_allowed_part_by_part() {
+        let any: Option<&[String]> = None;
+        for (pattern, arn, allowed) in [
+            ("arn:aws:iam::111122223333:role/ci-*", "arn:aws:iam::111122223333:role/ci-dev", true),
+            ("arn:aws:iam::111122223333:role/ci-*", "arn:aws:iam::999999999999:role/ci-dev", false),
+            ("arn:aws:iam::111122223333:role/ci-*", "arn:aws:iam::111122223333:role/ci-x/admin", false),
+            ("arn:aws:iam::111122223333:role/ci/*", "arn:aws:iam::111122223333:role/ci/dev", true),
+            ("arn:aws:iam::111122223333:role/*", "arn:aws:iam::111122223333:role/ci/dev", false),
+            ("arn:aws:iam::*:role/ci", "arn:aws:iam::999999999999:role/ci", true),
+            ("arn:*:iam::1*:role/*", "arn:aws:iam::999:role/x:iam::1:role/y", false),
+            ("arn:aws:iam::111122223333:role/ci-*", "arn:aws:iam::111122223333:role/ci-*", false),
+            ("*", "arn:aws:iam::111122223333:role/ci", false),
+        ] {
+            assert_eq!(role_is_allowed(Some(&[pattern.to_owned()]), arn), allowed, "{pattern} {arn}");
+        }
+        assert!(role_is_allowed(any, "arn:aws:iam::111122223333:role/ci"));
+        assert!(!role_is_allowed(any, "ci"), "what is no role is nobody's");
+        assert!(!role_is_allowed(Some(&[]), "arn:aws:iam::111122223333:role/ci"));
+        assert_eq!(role_pattern_mistake("arn:aws:iam::1:role/path/ci-*"), None);
+        assert!(role_pattern_mistake("ci-*").is_some());
+    }
+
+    proptest! {
+        /// Held against the slow and plain meaning of `*`.
+        #[test]
+        fn a_star_is_any_text(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
+            fn plain(pattern: &[u8], text: &[u8]) -> bool {
+                match pattern.split_first() {
+                    None => text.is_empty(),
+                    Some((b'*', rest)) => (0..=text.len()).any(|at| plain(rest, &text[at..])),
+                    Some((first, rest)) => text.first() == Some(first) && plain(rest, &text[1..]),
+                }
+            }
+            prop_assert_eq!(glob(&pattern, &text), plain(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn nothing_that_is_no_name_is_ever_taken(asked in "\\PC{0,40}") {
+            if let Ok(taken) = choose(Some(&["*", "arn:*:ecs:*:*:task-definition/*"]), &asked) {
+                prop_assert!(taken.chars().all(|c| c.is_ascii_alphanumeric() || "-_:/".contains(c)), "{taken}");
+            }
+        }
+    }
+}

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region as RegionName};
 use aws_credential_types::Credentials as Keys;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::config::timeout::TimeoutConfig;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::error::BuildError;
 use aws_smithy_http_client::tls::Provider::Rustls;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
+use super::assume_role::RoleKeys;
 use super::buckets::Buckets;
 use super::calls::{Api, Calls, Counters};
-use super::config::{Credentials, FargateConfig};
+use super::config::{AssumedRole, Credentials, FargateConfig};
 use super::describe::Describer;
 use super::errors::{CallError, backoff};
 use super::public_ip::Ec2;
@@ -34,12 +37,13 @@ pub struct Regions {
     regions: Arc<tokio::sync::Mutex<HashMap<RegionKey, Arc<Region>>>>,
 }
 
-/// All runners of a process have the same credentials, so the region and the endpoint stand for the account too.
+/// All runners of a process have the same credentials, so region, endpoint and role stand for the account too.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct RegionKey {
     region: Option<String>,
     endpoint_url: Option<String>,
     credentials: Credentials,
+    role: Option<AssumedRole>,
 }
 
 /// One account and region.
@@ -62,6 +66,8 @@ struct DescriberKey {
 pub enum ConnectError {
     #[error("no AWS region: set region in [runners.fargate] (Region in ecs.toml), or AWS_REGION in the environment")]
     NoRegion,
+    #[error("the session tags of the role cannot be sent: {0}")]
+    BadRole(BuildError),
     #[error("endpoint_url {0:?} is not a URL that begins with http:// or https://")]
     BadEndpoint(String),
 }
@@ -94,6 +100,7 @@ impl Regions {
             region: config.region.clone(),
             endpoint_url: config.endpoint_url.clone(),
             credentials: config.credentials,
+            role: config.role.clone(),
         };
         let mut regions = self.regions.lock().await;
         if let Some(region) = regions.get(&key) {
@@ -127,11 +134,19 @@ impl Region {
         // Every attempt must pass a bucket, so the attempts are ours.
         let shared = loader.retry_config(RetryConfig::disabled()).timeout_config(timeouts).load().await;
         let region = shared.region().ok_or(ConnectError::NoRegion)?.to_string();
-        let keys =
-            shared.credentials_provider().expect("the loader sets the usual chain where nothing else is asked for");
+        let keys = match &config.role {
+            Some(role) => SharedCredentialsProvider::new(RoleKeys::new(&shared, role).map_err(ConnectError::BadRole)?),
+            None => {
+                shared.credentials_provider().expect("the loader sets the usual chain where nothing else is asked for")
+            }
+        };
+        let ecs = aws_sdk_ecs::config::Builder::from(&shared).credentials_provider(keys.clone()).build();
+        // The SDK's clients look for the names of their own service themselves.
+        let of_ec2 = std::env::var("AWS_ENDPOINT_URL_EC2").ok().filter(|url| !url.is_empty());
+        let ec2_url = config.endpoint_url.clone().or(of_ec2).or(shared.endpoint_url().map(str::to_owned));
         Ok(Self {
-            ecs: aws_sdk_ecs::Client::new(&shared),
-            ec2: Ec2::new(region, shared.endpoint_url(), keys),
+            ecs: aws_sdk_ecs::Client::from_conf(ecs),
+            ec2: Ec2::new(region, ec2_url.as_deref(), keys),
             buckets: Buckets::default(),
             counters: Counters::default(),
             describers: Mutex::default(),
@@ -181,7 +196,7 @@ impl Region {
             let answer = async { call().await.map_err(|error| CallError::of_sdk(&error)) };
             let error = match self.attempt(api, || (), answer).await {
                 Ok(answer) => return Ok(answer),
-                Err(refused @ CallError::Refused(_)) => return Err(refused),
+                Err(refused @ (CallError::Refused(_) | CallError::RoleRefused { .. })) => return Err(refused),
                 Err(error) => error,
             };
             let wait = backoff(tries, Duration::from_millis(250), Duration::from_secs(5), rand::random());

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::calls::Api;
 use super::connect::{Fargate, Region};
 use super::errors::{CallError, backoff};
+use super::public_ip::without_unknown;
 use super::task::{Status, Task};
 
 /// DescribeTasks takes no more (facts 3.2).
@@ -301,19 +302,28 @@ impl Shared {
             return;
         }
         let waiting = tasks.iter().filter(|task| task.address.is_none() && !task.is_ending());
-        let interfaces: Vec<String> = waiting.filter_map(|task| task.network_interface.clone()).collect();
-        if interfaces.is_empty() {
-            return;
-        }
-        let call = self.region.ec2.public_addresses(&interfaces);
-        match self.region.attempt(Api::DescribeNetworkInterfaces, || (), call).await {
-            Ok(addresses) => {
-                for task in tasks.iter_mut().filter(|task| task.address.is_none()) {
-                    let interface = task.network_interface.as_ref();
-                    task.address = interface.and_then(|interface| addresses.get(interface).copied());
+        let mut interfaces: Vec<String> = waiting.filter_map(|task| task.network_interface.clone()).collect();
+        while !interfaces.is_empty() {
+            let call = self.region.ec2.public_addresses(&interfaces);
+            let error = match self.region.attempt(Api::DescribeNetworkInterfaces, || (), call).await {
+                Ok(addresses) => {
+                    for task in tasks.iter_mut().filter(|task| task.address.is_none()) {
+                        let interface = task.network_interface.as_ref();
+                        task.address = interface.and_then(|interface| addresses.get(interface).copied());
+                    }
+                    return;
+                }
+                Err(error) => error,
+            };
+            match &error {
+                CallError::Refused(refusal) if let Some(left) = without_unknown(&interfaces, refusal) => {
+                    interfaces = left
+                }
+                _ => {
+                    tracing::warn!(%error, "cannot ask EC2 for the public addresses of tasks; trying again");
+                    return;
                 }
             }
-            Err(error) => tracing::warn!(%error, "cannot ask EC2 for the public addresses of tasks; trying again"),
         }
     }
 

@@ -21,6 +21,9 @@ pub enum CallError {
     /// Nothing to sign the call with.
     #[error("no AWS credentials ({0})")]
     NoCredentials(String),
+    /// STS does not give the role that the calls are to be made as. Nothing happened.
+    #[error("AWS does not give this runner the role {role} ({refusal})")]
+    RoleRefused { role: String, refusal: Refusal },
     /// Understood and refused. Nothing happened.
     #[error("{0}")]
     Refused(Refusal),
@@ -90,7 +93,7 @@ impl CallError {
             SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)
                 if chain(error).to_lowercase().contains("credential") =>
             {
-                Self::NoCredentials(chain(error))
+                Self::of_credentials(error)
             }
             SdkError::ConstructionFailure(_) => Self::Refused(Refusal {
                 code: String::new(),
@@ -98,6 +101,20 @@ impl CallError {
             }),
             _ => Self::NoAnswer(chain(error)),
         }
+    }
+}
+
+impl CallError {
+    /// Why there was nothing to sign a call with. Where that was the end of a call of our own, it is that call's error.
+    pub(super) fn of_credentials(error: &(dyn Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(own) = error.downcast_ref::<Self>() {
+                return own.clone();
+            }
+            cause = error.source();
+        }
+        Self::NoCredentials(chain(error))
     }
 }
 
@@ -353,6 +370,18 @@ pub(super) fn judge(refusal: &Refusal) -> Judgement {
     }
 }
 
+/// What to check when STS refuses a role.
+pub(super) fn role_fix(role: &str, refusal: &Refusal) -> String {
+    match refusal.code.as_str() {
+        "AccessDenied" | "AccessDeniedException" => format!(
+            "Check that {role} exists, that its trust policy lets the manager's role do sts:AssumeRole (and sts:TagSession, if the \
+             job sets SESSION_VARS), and that the manager's own IAM policy allows both on it."
+        ),
+        "PackedPolicyTooLarge" => "Let the job set fewer or shorter SESSION_VARS.".to_owned(),
+        _ => "Correct ROLE_ARN and SESSION_VARS of the job: STS says what is wrong with them.".to_owned(),
+    }
+}
+
 /// `… is not authorized to perform: iam:PassRole on resource: arn… because …`, in every service's spelling.
 fn missing_permission(refusal: &Refusal) -> Option<String> {
     let (_, rest) = refusal.message.split_once("not authorized to perform: ")?;
@@ -364,6 +393,8 @@ fn missing_permission(refusal: &Refusal) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use aws_credential_types::provider::error::CredentialsError;
+
     use super::*;
 
     fn refused(code: &str, message: &str) -> Refusal {
@@ -403,6 +434,17 @@ mod tests {
         let error = of_answer(400, "ClusterNotFoundException", "Cluster not found.");
         assert_eq!(error, CallError::Refused(refused("ClusterNotFoundException", "Cluster not found.")));
         assert_eq!(error.to_string(), "ClusterNotFoundException: Cluster not found.");
+    }
+
+    #[test]
+    fn the_error_of_an_own_call_is_found_below_the_sdks() {
+        let own = CallError::RoleRefused { role: "r".into(), refusal: refused("AccessDenied", "no") };
+        let wrapped = CredentialsError::provider_error(own.clone());
+        assert_eq!(CallError::of_credentials(&wrapped), own);
+        let other = CredentialsError::not_loaded("no provider in chain");
+        assert!(
+            matches!(CallError::of_credentials(&other), CallError::NoCredentials(text) if text.contains("no provider"))
+        );
     }
 
     #[test]

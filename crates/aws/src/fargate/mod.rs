@@ -3,6 +3,7 @@
 //! [`Regions`] is made once per process, a [`Fargate`] once per runner; both are cheap to clone.
 
 mod allowed;
+mod assume_role;
 mod buckets;
 mod calls;
 mod config;

@@ -77,7 +77,7 @@ impl Ec2 {
             return Ok(keys.clone());
         }
         let keys = self.keys.provide_credentials().await;
-        let keys = keys.map_err(|error| CallError::NoCredentials(errors::chain(&error)))?;
+        let keys = keys.map_err(|error| CallError::of_credentials(&error))?;
         *fetched = Some(keys.clone());
         Ok(keys)
     }
@@ -104,6 +104,14 @@ impl Ec2 {
         }
         Ok(request)
     }
+}
+
+/// The interfaces that are left when EC2 refuses some by name, for it then answers nothing of the others either: one task that
+/// ends must not hide the addresses of all. None where it refuses for another reason.
+pub(super) fn without_unknown(interfaces: &[String], refusal: &Refusal) -> Option<Vec<String>> {
+    let words = || refusal.message.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let left: Vec<_> = interfaces.iter().filter(|id| !words().any(|word| word == *id)).cloned().collect();
+    (refusal.code.starts_with("InvalidNetworkInterfaceI") && left.len() < interfaces.len()).then_some(left)
 }
 
 fn read_answer(status: u16, body: &str) -> Result<HashMap<String, IpAddr>, CallError> {
@@ -187,6 +195,30 @@ mod tests {
             </DescribeNetworkInterfacesResponse>"#;
         let addresses = read_answer(200, body).expect("an answer");
         assert_eq!(addresses, HashMap::from([("eni-1".to_owned(), "192.0.2.1".parse().expect("an address"))]));
+    }
+
+    #[test]
+    fn interfaces_that_ec2_does_not_know_are_left_out() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let asked = ids(&["eni-1", "eni-12", "eni-3"]);
+        for (code, message, left) in [
+            (
+                "InvalidNetworkInterfaceID.NotFound",
+                "The networkInterface ID 'eni-1' does not exist",
+                Some(ids(&["eni-12", "eni-3"])),
+            ),
+            (
+                "InvalidNetworkInterfaceID.NotFound",
+                "The networkInterface IDs 'eni-1, eni-3' do not exist",
+                Some(ids(&["eni-12"])),
+            ),
+            ("InvalidNetworkInterfaceId.Malformed", "Invalid id: \"eni-3\"", Some(ids(&["eni-1", "eni-12"]))),
+            ("InvalidNetworkInterfaceID.NotFound", "The networkInterface ID 'eni-9' does not exist", None),
+            ("UnauthorizedOperation", "You may not describe 'eni-1'", None),
+        ] {
+            let refusal = Refusal { code: code.into(), message: message.into() };
+            assert_eq!(without_unknown(&asked, &refusal), left, "{message}");
+        }
     }
 
     #[test]

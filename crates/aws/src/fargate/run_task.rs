@@ -17,7 +17,7 @@ use job::task::CONTAINER;
 use super::calls::Api;
 use super::config::{CapacityProvider, FargateConfig};
 use super::connect::Fargate;
-use super::errors::{CallError, Course, Judgement, NO_CREDENTIALS, Refusal, backoff, judge};
+use super::errors::{CallError, Course, Judgement, NO_CREDENTIALS, Refusal, backoff, judge, role_fix};
 use super::task::{Status, Task};
 
 /// ECS's limit for the JSON of all overrides, punctuation included (facts 1.2).
@@ -155,7 +155,7 @@ impl Fargate {
             .network_configuration(NetworkConfiguration::builder().awsvpc_configuration(network).build())
             .overrides(overrides.clone())
             .set_platform_version(launch.platform_version.clone().or_else(|| config.platform_version.clone()))
-            .enable_execute_command(config.enable_execute_command)
+            .set_enable_execute_command(config.enable_execute_command.then_some(true))
             .set_propagate_tags(config.propagate_tags.then_some(PropagateTags::TaskDefinition));
         // Always one of the two: without them ECS may fall back to EC2 instances (facts 1.1).
         match placement.providers {
@@ -300,7 +300,7 @@ impl Tries {
                 fix.push_str("Check the manager's way to the ECS endpoint: network, name server, endpoint_url.");
                 (retry_in, Waiting::NoAnswer { reason: error.to_string(), retry_in })
             }
-            CallError::NoCredentials(_) | CallError::Refused(_) => {
+            CallError::NoCredentials(_) | CallError::RoleRefused { .. } | CallError::Refused(_) => {
                 let judgement = self.judge(error);
                 let retry_in = match judgement.course {
                     Course::End => None,
@@ -346,6 +346,9 @@ impl Tries {
                 // An entry of failures[] is the result of this very token; an exception may not have come so far.
                 self.perhaps_started &= !refusal.code.is_empty();
                 judge(refusal)
+            }
+            CallError::RoleRefused { role, refusal } => {
+                Judgement { course: Course::End, failure: SystemFailure::Configuration, fix: role_fix(role, refusal) }
             }
             _ => Judgement {
                 course: Course::ForAMinute,

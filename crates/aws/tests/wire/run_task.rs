@@ -59,6 +59,32 @@ async fn run_task_sends_exactly_this() {
 }
 
 #[tokio::test]
+async fn what_the_job_asks_for_replaces_what_the_runner_has() {
+    let ecs = answering(vec![]).await;
+    let config = FargateConfig {
+        platform_version: Some("1.4.0".into()),
+        enable_execute_command: true,
+        propagate_tags: true,
+        ..ecs.config()
+    };
+    let fargate = ecs.connect(&config).await;
+    let asking = aws::fargate::Launch {
+        task_definition: Some("big:7".into()),
+        platform_version: Some("LATEST".into()),
+        ..launch("b")
+    };
+    for launch in [launch("a"), asking] {
+        fargate.run_task(&launch, |_| panic!("nothing to wait for")).await.expect("a task");
+    }
+    let calls = ecs.calls("RunTask");
+    let sent = |key: &str| calls.iter().map(|call| call.body[key].clone()).collect::<Vec<_>>();
+    assert_eq!(sent("taskDefinition"), ["ci-dev:3", "big:7"]);
+    assert_eq!(sent("platformVersion"), ["1.4.0", "LATEST"]);
+    assert_eq!(sent("enableExecuteCommand"), [true, true]);
+    assert_eq!(sent("propagateTags"), ["TASK_DEFINITION", "TASK_DEFINITION"]);
+}
+
+#[tokio::test]
 async fn capacity_providers_replace_the_launch_type() {
     let ecs = answering(vec![]).await;
     let config = FargateConfig {

@@ -17,11 +17,20 @@ use tokio::task::JoinHandle;
 /// One call as it came over the wire.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `RunTask`, …; `EC2` for a Query call.
+    /// `RunTask`, …; of the Query calls `AssumeRole`, and `EC2` for the rest.
     pub api: String,
     pub headers: HeaderMap,
-    /// The JSON body; for EC2 the form as a string.
+    /// The JSON body; of a Query call the form as a string.
     pub body: Value,
+}
+
+impl Call {
+    /// Whose key signed it.
+    pub fn key(&self) -> &str {
+        let authorization = self.headers["authorization"].to_str().expect("text");
+        let (_, rest) = authorization.split_once("Credential=").expect("a credential");
+        rest.split('/').next().expect("a key")
+    }
 }
 
 pub enum Answer {
@@ -30,6 +39,7 @@ pub enum Answer {
     /// ConflictException: the token belongs to this task.
     Conflict(String),
     Xml(String),
+    XmlError(u16, String),
     /// The call took effect, and its answer breaks off.
     Lost,
 }
@@ -111,7 +121,11 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -
             headers,
             body: serde_json::from_slice(&body).expect("JSON"),
         },
-        None => Call { api: "EC2".into(), headers, body: String::from_utf8_lossy(&body).into() },
+        None => {
+            let form = String::from_utf8_lossy(&body);
+            let api = if form.starts_with("Action=AssumeRole&") { "AssumeRole" } else { "EC2" };
+            Call { api: api.into(), headers, body: form.into() }
+        }
     };
     shared.calls.lock().expect("the calls").push(call.clone());
     shared.called.notify_one();
@@ -126,6 +140,7 @@ async fn answer(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -
             response.status(400).body(Body::from(body.to_string()))
         }
         Answer::Xml(body) => response.body(Body::from(body)),
+        Answer::XmlError(status, body) => response.status(status).body(Body::from(body)),
         Answer::Lost => {
             let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("lost")) });
             response.body(Body::from_stream(broken))

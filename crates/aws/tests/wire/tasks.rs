@@ -166,6 +166,32 @@ async fn the_public_address_comes_from_ec2_and_is_asked_for_once() {
     assert_eq!(fargate.calls().describe_network_interfaces, 2);
 }
 
+/// EC2 forgets the interface of a task that ends before ECS says so, and then answers nothing of the others either.
+#[tokio::test]
+async fn an_interface_that_ec2_does_not_know_hides_no_other_address() {
+    let ecs = Scripted::start(|call| match call.api.as_str() {
+        "EC2" if call.body.as_str().expect("a form").contains("eni-0b") => Answer::XmlError(
+            400,
+            "<Response><Errors><Error><Code>InvalidNetworkInterfaceID.NotFound</Code><Message>The networkInterface ID 'eni-0b' \
+             does not exist</Message></Error></Errors></Response>"
+                .into(),
+        ),
+        "EC2" => Answer::Xml(
+            "<R><networkInterfaceSet><item><networkInterfaceId>eni-0a</networkInterfaceId><association>\
+             <publicIp>192.0.2.1</publicIp></association></item></networkInterfaceSet></R>"
+                .into(),
+        ),
+        _ => all_are("PENDING", call),
+    })
+    .await;
+    let config = FargateConfig { assign_public_ip: true, use_public_ip: true, ..ecs.config() };
+    let arns = ["0a", "0b"].map(|id| TaskArn::new(arn(id)));
+    let tasks = ecs.connect(&config).await.describe(&arns).await.expect("an answer");
+    let addresses: Vec<_> = tasks.iter().map(|task| task.address.map(|address| address.to_string())).collect();
+    assert_eq!(addresses, [Some("192.0.2.1".to_owned()), None]);
+    assert_eq!(ecs.calls("EC2").len(), 2);
+}
+
 #[tokio::test]
 async fn describe_tells_which_tasks_ecs_does_not_know() {
     let ecs = Scripted::start(|_| {

@@ -32,6 +32,7 @@ pub use engine::EngineError;
 pub use faults::{CallFault, Faults, Rule, Stuck, TaskFault};
 pub use server::{Server, StartError, start};
 pub use state::TaskView;
+pub use sts_api::RoleSession;
 
 /// How an embedded Fargate is to be. `Config::new` gives the usual one; change what differs.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State as Shared}
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use jiff::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use super::lifecycle::Order;
 use super::listener::{CuttableListener, Scissors};
 use super::rates::Rates;
 use super::state::{Cluster, State, TaskView, task_id};
+use super::sts_api::RoleSession;
 use super::world::World;
 use super::{Config, ecs_api, sts_api};
 
@@ -95,6 +97,7 @@ fn first_state(config: &Config, addresses: Addresses) -> State {
         tokens: HashMap::new(),
         rates: Rates::default(),
         addresses,
+        sessions: HashMap::new(),
         calls: BTreeMap::new(),
     };
     for name in &config.clusters {
@@ -221,7 +224,7 @@ impl Drop for Server {
 enum Call {
     Ecs(String),
     Ec2(String, Parameters),
-    Sts,
+    Sts(String, Parameters),
 }
 
 /// `POST /`: ECS if it has a target, else the Query protocol.
@@ -242,7 +245,10 @@ async fn call(
         Some(CallFault::Throttle) => call.refuse(Failure::throttled()),
         Some(CallFault::ServerError { status }) => call.refuse(Failure::server(*status)),
         Some(CallFault::CapacityUnavailable) if name == "RunTask" => json(ecs_api::capacity_unavailable()),
-        _ => call.answer(&world, &body),
+        _ => {
+            let caller = world.look(|state| state.caller(access_key(&headers)?, Timestamp::now()));
+            call.answer(&world, &body, caller)
+        }
     };
     match fault {
         Some(CallFault::AnswerLost) => scissors.cut(),
@@ -271,18 +277,23 @@ fn recognize(headers: &HeaderMap, body: &[u8]) -> Result<Call, Failure> {
     let uri: Uri = format!("/?{form}").parse().map_err(|_| unreadable())?;
     let Query(parameters) = Query::<Parameters>::try_from_uri(&uri).map_err(|_| unreadable())?;
     match parameters.get("Action").map(String::as_str) {
-        Some("GetCallerIdentity") => Ok(Call::Sts),
+        Some(action) if sts_api::serves(action) => Ok(Call::Sts(action.to_owned(), parameters)),
         Some(action) => Ok(Call::Ec2(action.to_owned(), parameters)),
         None => Err(unreadable()),
     }
+}
+
+/// `AWS4-HMAC-SHA256 Credential=KEY/20260101/eu-west-1/ecs/aws4_request, …`
+fn access_key(headers: &HeaderMap) -> Option<&str> {
+    let (_, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once("Credential=")?;
+    rest.split('/').next()
 }
 
 impl Call {
     fn name(&self) -> &str {
         match self {
             Call::Ecs(operation) => operation,
-            Call::Ec2(action, _) => action,
-            Call::Sts => "GetCallerIdentity",
+            Call::Ec2(action, _) | Call::Sts(action, _) => action,
         }
     }
 
@@ -290,15 +301,18 @@ impl Call {
         match self {
             Call::Ecs(_) => failure.into_json(),
             Call::Ec2(..) => failure.into_ec2_xml(),
-            Call::Sts => failure.into_sts_xml(),
+            Call::Sts(..) => failure.into_sts_xml(),
         }
     }
 
-    fn answer(&self, world: &Arc<World>, body: &[u8]) -> Response {
+    fn answer(&self, world: &Arc<World>, body: &[u8], caller: Option<RoleSession>) -> Response {
         let answer = match self {
-            Call::Ecs(operation) => ecs_api::answer(world, operation, body).map(json),
+            Call::Ecs(operation) => ecs_api::answer(world, operation, body, caller).map(json),
             Call::Ec2(action, parameters) => world.look(|state| ec2_api::answer(state, action, parameters)),
-            Call::Sts => Ok(sts_api::get_caller_identity()),
+            Call::Sts(action, parameters) => {
+                let now = Timestamp::now();
+                world.look(|state| sts_api::answer(state, action, parameters, caller.as_ref(), now))
+            }
         };
         answer.unwrap_or_else(|failure| self.refuse(failure))
     }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use super::engine::Log;
 use super::failure::Failure;
 use super::lifecycle::Order;
 use super::rates::Rates;
+use super::sts_api::RoleSession;
 
 pub(super) const ACCOUNT: &str = "000000000000";
 
@@ -28,6 +30,8 @@ pub(super) struct State {
     pub tokens: HashMap<ClientToken, Launched>,
     pub rates: Rates,
     pub addresses: Addresses,
+    /// The roles that were taken, by the access key that was given out for them, and until when it serves.
+    pub sessions: HashMap<String, (RoleSession, Timestamp)>,
     /// Calls so far by API, refused ones included.
     pub calls: BTreeMap<String, u64>,
 }
@@ -139,6 +143,7 @@ pub(super) struct Task {
     pub capacity_provider: Option<String>,
     pub platform_version: String,
     pub started_by: Option<String>,
+    pub role_session: Option<RoleSession>,
     pub group: String,
     pub tags: Vec<Value>,
     pub execute_command: bool,
@@ -212,6 +217,8 @@ pub struct TaskView {
     pub exit_code: Option<i32>,
     pub address: Option<Ipv4Addr>,
     pub started_by: Option<String>,
+    /// Whose keys signed the RunTask; none are keys that AssumeRole did not give.
+    pub role_session: Option<RoleSession>,
     /// The environment of the containers' overrides.
     pub environment: BTreeMap<String, String>,
 }
@@ -219,6 +226,12 @@ pub struct TaskView {
 impl State {
     pub(super) fn arn(&self, resource: &str) -> String {
         format!("arn:aws:ecs:{}:{ACCOUNT}:{resource}", self.region)
+    }
+
+    /// Who calls with this access key, if AssumeRole gave it.
+    pub(super) fn caller(&self, access_key: &str, now: Timestamp) -> Option<RoleSession> {
+        let (session, expires) = self.sessions.get(access_key)?;
+        (*expires > now).then(|| session.clone())
     }
 
     /// The cluster of this name or ARN; without either, `default`.
@@ -301,6 +314,7 @@ impl Task {
             exit_code: main.and_then(|index| self.containers[index].exit_code),
             address: self.interface.address,
             started_by: self.started_by.clone(),
+            role_session: self.role_session.clone(),
             environment: self
                 .container_overrides
                 .iter()

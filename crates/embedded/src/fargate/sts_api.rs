@@ -1,22 +1,152 @@
-//! STS: who the caller is. Signatures are not checked, so everybody is the same user.
+//! STS: who the caller is, and keys of a role. Signatures are not checked, so whoever has no role is the same user, and
+//! everybody may take every role.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use jiff::Timestamp;
+use rand::distr::{Alphanumeric, SampleString};
 
-use super::state::ACCOUNT;
+use super::ec2_api::Parameters;
+use super::failure::Failure;
+use super::state::{ACCOUNT, State};
 use super::xml;
 
-pub(super) fn get_caller_identity() -> Response {
-    let result = [
-        xml::text("Arn", &format!("arn:aws:iam::{ACCOUNT}:user/embedded")),
-        xml::text("UserId", "AIDAEMBEDDEDFARGATE00"),
-        xml::text("Account", ACCOUNT),
+/// A role that was taken by AssumeRole, as the caller of everything that is signed with its keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoleSession {
+    /// Its ARN, as it was asked for.
+    pub role: String,
+    pub name: String,
+    /// The session tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The calls that are STS's and not EC2's.
+pub(super) fn serves(action: &str) -> bool {
+    ["AssumeRole", "GetCallerIdentity"].contains(&action)
+}
+
+pub(super) fn answer(
+    state: &mut State,
+    action: &str,
+    parameters: &Parameters,
+    caller: Option<&RoleSession>,
+    now: Timestamp,
+) -> Result<Response, Failure> {
+    let result = match action {
+        "AssumeRole" => assume_role(state, parameters, now)?,
+        _ => get_caller_identity(caller),
+    };
+    let metadata = xml::element("ResponseMetadata", &[xml::text("RequestId", &xml::request_id())]);
+    let namespace = "xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"";
+    let result = xml::element(&format!("{action}Result"), &result);
+    Ok(xml::answer(StatusCode::OK, format!("<{action}Response {namespace}>{result}{metadata}</{action}Response>")))
+}
+
+fn get_caller_identity(caller: Option<&RoleSession>) -> Vec<String> {
+    let (arn, user) = match caller {
+        Some(session) => session.identity(),
+        None => (format!("arn:aws:iam::{ACCOUNT}:user/embedded"), "AIDAEMBEDDEDFARGATE00".to_owned()),
+    };
+    vec![xml::text("Arn", &arn), xml::text("UserId", &user), xml::text("Account", ACCOUNT)]
+}
+
+fn assume_role(state: &mut State, parameters: &Parameters, now: Timestamp) -> Result<Vec<String>, Failure> {
+    let (session, lifetime) = read(parameters)?;
+    let (arn, id) = session.identity();
+    // The keys of roles begin so, and are 20 characters long.
+    let key = format!("ASIA{}", Alphanumeric.sample_string(&mut rand::rng(), 16).to_ascii_uppercase());
+    let expires = now + lifetime;
+    state.sessions.retain(|_, (_, expires)| *expires > now);
+    state.sessions.insert(key.clone(), (session, expires));
+    let keys = [
+        xml::text("AccessKeyId", &key),
+        xml::text("SecretAccessKey", &Alphanumeric.sample_string(&mut rand::rng(), 40)),
+        xml::text("SessionToken", &Alphanumeric.sample_string(&mut rand::rng(), 200)),
+        xml::text("Expiration", &format!("{expires:.0}")),
     ];
-    let body = [
-        xml::element("GetCallerIdentityResult", &result),
-        xml::element("ResponseMetadata", &[xml::text("RequestId", &xml::request_id())]),
-    ];
-    let document = xml::element("GetCallerIdentityResponse", &body);
-    let namespace = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">";
-    xml::answer(StatusCode::OK, document.replacen("<GetCallerIdentityResponse>", namespace, 1))
+    let user = [xml::text("Arn", &arn), xml::text("AssumedRoleId", &id)];
+    Ok(vec![xml::element("Credentials", &keys), xml::element("AssumedRoleUser", &user)])
+}
+
+impl RoleSession {
+    /// The ARN and the id of whoever calls with its keys.
+    fn identity(&self) -> (String, String) {
+        let role = self.role.rsplit('/').next().unwrap_or_default();
+        (
+            format!("arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{}", self.name),
+            format!("AROAEMBEDDEDFARGATE00:{}", self.name),
+        )
+    }
+}
+
+/// The request and its limits, which are those of STS's API model.
+fn read(parameters: &Parameters) -> Result<(RoleSession, Duration), Failure> {
+    let text = |name: &str| parameters.get(name).cloned().unwrap_or_default();
+    let (role, name) = (text("RoleArn"), text("RoleSessionName"));
+    if !(20..=2048).contains(&role.len()) || !is_role(&role) {
+        return Err(Failure::new("ValidationError", format!("{role} is invalid")));
+    }
+    let length = name.chars().count();
+    if !(2..=64).contains(&length) || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c)) {
+        return Err(constraint(
+            &name,
+            "roleSessionName",
+            "Member must satisfy regular expression pattern: [\\w+=,.@-]{2,64}",
+        ));
+    }
+    let seconds = match parameters.get("DurationSeconds") {
+        None => Some(3600),
+        Some(text) => text.parse().ok().filter(|seconds| (900..=43_200).contains(seconds)),
+    };
+    let seconds = seconds.ok_or_else(|| {
+        constraint(&text("DurationSeconds"), "durationSeconds", "Member must have value from 900 to 43200")
+    })?;
+    Ok((RoleSession { role, name, tags: tags(parameters)? }, Duration::from_secs(seconds)))
+}
+
+fn is_role(arn: &str) -> bool {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "iam", "", account, resource] = parts[..] else { return false };
+    let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    is_account && resource.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.ends_with('/'))
+}
+
+fn tags(parameters: &Parameters) -> Result<BTreeMap<String, String>, Failure> {
+    let mut tags = BTreeMap::new();
+    for number in 1.. {
+        let member = |part: &str| parameters.get(&format!("Tags.member.{number}.{part}"));
+        let (key, value) = match (member("Key"), member("Value")) {
+            (None, None) => break,
+            (key, value) => (key.cloned().unwrap_or_default(), value.cloned().unwrap_or_default()),
+        };
+        if number > 50 {
+            return Err(constraint("tags", "tags", "Member must have length less than or equal to 50"));
+        }
+        let allowed =
+            |text: &str| text.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c));
+        if !(1..=128).contains(&key.chars().count()) || !allowed(&key) {
+            let what = "Member must have 1 to 128 letters, digits, spaces and _.:/=+-@";
+            return Err(constraint(&key, &format!("tags.{number}.member.key"), what));
+        }
+        if value.chars().count() > 256 || !allowed(&value) {
+            let what = "Member must have up to 256 letters, digits, spaces and _.:/=+-@";
+            return Err(constraint(&value, &format!("tags.{number}.member.value"), what));
+        }
+        if tags.keys().any(|known: &String| known.eq_ignore_ascii_case(&key)) {
+            let message = "Duplicate tag keys found. Please note that Tag keys are case insensitive.";
+            return Err(Failure::new("InvalidParameterValue", message));
+        }
+        tags.insert(key, value);
+    }
+    Ok(tags)
+}
+
+fn constraint(value: &str, name: &str, what: &str) -> Failure {
+    let message =
+        format!("1 validation error detected: Value '{value}' at '{name}' failed to satisfy constraint: {what}");
+    Failure::new("ValidationError", message)
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use embedded::fargate::{CallFault, EngineMode, Server, StartError, TaskView};
+use embedded::fargate::{CallFault, EngineMode, RoleSession, Server, StartError, TaskView};
 use serde_json::{Value, json};
 
 async fn quick() -> (Server, tempfile::TempDir) {
@@ -562,5 +562,61 @@ async fn the_query_protocol_answers_in_xml() {
     let (status, body) = query(&format!("{action}{interface}")).await;
     assert_eq!(status, 503);
     assert!(body.contains("<Code>RequestLimitExceeded</Code>"), "{body}");
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_role_is_given_within_the_limits_of_sts_and_its_keys_name_it() {
+    let (server, _agent) = quick().await;
+    let query = async |form: &str| {
+        let headers = "Authorization: unchecked\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+        http(&server, "POST", "/", headers, form).await.unwrap()
+    };
+    let role = "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A111122223333%3Arole%2Fci%2Fdev";
+    let tag = |number: usize, key: &str| format!("&Tags.member.{number}.Key={key}&Tags.member.{number}.Value=v");
+    let many = |count: usize| (1..=count).map(|number| tag(number, &format!("k{number}"))).collect::<String>();
+    for (form, code) in [
+        (format!("{role}&RoleSessionName=job-7{}", many(50)), ""),
+        (format!("{role}&RoleSessionName=job-7&DurationSeconds=900"), ""),
+        (format!("{role}&RoleSessionName=job-7{}", many(51)), "ValidationError"),
+        (format!("{role}&RoleSessionName=job-7{}{}", tag(1, "k"), tag(2, "K")), "InvalidParameterValue"),
+        (format!("{role}&RoleSessionName=job-7{}", tag(1, &"k".repeat(129))), "ValidationError"),
+        (format!("{role}&RoleSessionName=job-7{}{}", tag(1, "k"), "v".repeat(256)), "ValidationError"),
+        (format!("{role}&RoleSessionName=job-7{}", tag(1, "k%3B")), "ValidationError"),
+        (format!("{role}&RoleSessionName=j"), "ValidationError"),
+        (format!("{role}&RoleSessionName=job%2F7"), "ValidationError"),
+        (format!("{role}&RoleSessionName=job-7&DurationSeconds=899"), "ValidationError"),
+        (format!("{}&RoleSessionName=job-7", role.replace("role", "user")), "ValidationError"),
+        ("Action=AssumeRole&Version=2011-06-15&RoleSessionName=job-7".to_owned(), "ValidationError"),
+    ] {
+        let (status, body) = query(&form).await;
+        let refused = body.split_once("<Code>").map(|(_, rest)| rest.split('<').next().unwrap());
+        assert_eq!(
+            (status, refused.unwrap_or_default()),
+            (if code.is_empty() { 200 } else { 400 }, code),
+            "{form}: {body}"
+        );
+    }
+
+    let (_, body) = query(&format!("{role}&RoleSessionName=job-7{}", tag(1, "project"))).await;
+    let key = body.split_once("<AccessKeyId>").unwrap().1.split('<').next().unwrap().to_owned();
+    assert!(body.contains("<Arn>arn:aws:sts::000000000000:assumed-role/dev/job-7</Arn>"), "{body}");
+    let headers =
+        |target: &str| format!("Authorization: AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/x\r\n{target}");
+    let identity =
+        http(&server, "POST", "/", &headers(""), "Action=GetCallerIdentity&Version=2011-06-15").await.unwrap().1;
+    assert!(identity.contains("<Arn>arn:aws:sts::000000000000:assumed-role/dev/job-7</Arn>"), "{identity}");
+
+    let target = headers("X-Amz-Target: AmazonEC2ContainerServiceV20141113.RunTask\r\n");
+    let (status, _) = http(&server, "POST", "/", &target, &run_request().to_string()).await.unwrap();
+    must(&server, "RunTask", run_request()).await;
+    let sessions: Vec<_> = server.tasks().into_iter().map(|task| task.role_session).collect();
+    let session = RoleSession {
+        role: "arn:aws:iam::111122223333:role/ci/dev".into(),
+        name: "job-7".into(),
+        tags: [("project".to_owned(), "v".to_owned())].into(),
+    };
+    assert_eq!(status, 200);
+    assert!(sessions.contains(&Some(session)) && sessions.contains(&None), "{sessions:?}");
     server.shutdown().await;
 }

@@ -30,6 +30,12 @@ async fn the_aws_cli_runs_a_task_from_its_definition_to_its_end() {
     let identity = aws(&server, "sts get-caller-identity").await.unwrap();
     assert_eq!(identity["Account"], "000000000000");
 
+    let role = "sts assume-role --role-arn arn:aws:iam::111122223333:role/ci-dev --role-session-name job-7 \
+                --tags Key=project,Value=a/b Key=ref,Value=main";
+    let assumed = aws(&server, role).await.unwrap();
+    assert_eq!(assumed["AssumedRoleUser"]["Arn"], "arn:aws:sts::000000000000:assumed-role/ci-dev/job-7");
+    assert!(assumed["Credentials"]["Expiration"].as_str().unwrap().starts_with("20"), "{assumed}");
+
     let containers = r#"[{"name":"ci-coordinator","image":"staffetta/agent","portMappings":[{"containerPort":22}]}]"#;
     let register = format!(
         "ecs register-task-definition --family job --network-mode awsvpc --requires-compatibilities FARGATE --cpu 256 \

@@ -81,7 +81,7 @@ fn ecs_toml(mut section: Section) -> EcsToml {
         section.finish(&[]);
         directory
     });
-    let ssh = section.section("SSH").map(ssh).unwrap_or_else(Ssh::default);
+    let ssh = section.section("SSH").map(ssh).unwrap_or_default();
     let found = section.section("Fargate").map(|section| fargate(section, &ssh));
     let Fargate { config, allowed_roles, start_timeout } = found.unwrap_or_else(|| {
         section

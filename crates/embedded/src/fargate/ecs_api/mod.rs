@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::rates::Bucket;
+use super::sts_api::RoleSession;
 use super::world::World;
 
 pub(super) use run_task::capacity_unavailable;
@@ -24,8 +25,13 @@ pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 /// What stands before the operation in `X-Amz-Target`.
 pub(super) const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 
-/// Answers one call.
-pub(super) fn answer(world: &Arc<World>, operation: &str, body: &[u8]) -> Result<Value, Failure> {
+/// Answers one call of `caller`.
+pub(super) fn answer(
+    world: &Arc<World>,
+    operation: &str,
+    body: &[u8],
+    caller: Option<RoleSession>,
+) -> Result<Value, Failure> {
     if world.config.real_rates {
         let buckets = Bucket::of_call(operation);
         if !world.look(|state| state.rates.take(buckets, 1, Instant::now())) {
@@ -36,7 +42,7 @@ pub(super) fn answer(world: &Arc<World>, operation: &str, body: &[u8]) -> Result
     let request: Value = serde_json::from_slice(body).map_err(unreadable)?;
     world.look(|state| state.forget(world.config.stopped_visible, now));
     match operation {
-        "RunTask" => run_task::run_task(world, request, now),
+        "RunTask" => run_task::run_task(world, request, caller, now),
         "DescribeTasks" => world.look(|state| tasks::describe_tasks(state, read(request)?, now)),
         "ListTasks" => world.look(|state| tasks::list_tasks(state, read(request)?, now)),
         "StopTask" => world.with(|state| tasks::stop_task(state, read(request)?, now)),

@@ -16,6 +16,7 @@ use super::super::state::{
     Cluster, Container, ContainerOverride, Interface, Launched, State, Status, StrategyItem, Task, TaskDefinition,
     Times,
 };
+use super::super::sts_api::RoleSession;
 use super::super::world::World;
 use super::super::{sizes, task_json};
 use super::read;
@@ -94,7 +95,12 @@ struct Accepted {
     platform_version: String,
 }
 
-pub(super) fn run_task(world: &Arc<World>, mut body: Value, now: SystemTime) -> Result<Value, Failure> {
+pub(super) fn run_task(
+    world: &Arc<World>,
+    mut body: Value,
+    caller: Option<RoleSession>,
+    now: SystemTime,
+) -> Result<Value, Failure> {
     let request: RunTask = read(body.clone())?;
     let token = body.as_object_mut().and_then(|body| body.remove("clientToken"));
     world.with(|state| {
@@ -114,7 +120,8 @@ pub(super) fn run_task(world: &Arc<World>, mut body: Value, now: SystemTime) -> 
                 return Err(Failure::throttled());
             }
         }
-        let arns: Vec<String> = (0..accepted.count).map(|_| start(world, state, &request, &accepted, now)).collect();
+        let arns: Vec<String> =
+            (0..accepted.count).map(|_| start(world, state, &request, &accepted, caller.as_ref(), now)).collect();
         let answer = tasks(state, &arns);
         if let Some(token) = token {
             state.tokens.insert(token, Launched { request: body, arns, at: now });
@@ -317,7 +324,14 @@ fn check_network(request: &RunTask) -> Result<Network, Failure> {
 }
 
 /// Puts one task into the state and begins its life; gives its ARN.
-fn start(world: &Arc<World>, state: &mut State, request: &RunTask, accepted: &Accepted, now: SystemTime) -> String {
+fn start(
+    world: &Arc<World>,
+    state: &mut State,
+    request: &RunTask,
+    accepted: &Accepted,
+    caller: Option<&RoleSession>,
+    now: SystemTime,
+) -> String {
     let hex = || Uuid::new_v4().simple().to_string();
     let Accepted { cluster, definition, network, .. } = accepted;
     let id = hex();
@@ -367,6 +381,7 @@ fn start(world: &Arc<World>, state: &mut State, request: &RunTask, accepted: &Ac
         capacity_provider: accepted.capacity_provider.clone(),
         platform_version: accepted.platform_version.clone(),
         started_by: request.started_by.clone(),
+        role_session: caller.cloned(),
         group: request.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
         tags,
         execute_command: request.enable_execute_command,

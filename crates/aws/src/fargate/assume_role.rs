@@ -1,0 +1,69 @@
+//! The keys of a role that a job asks for: STS AssumeRole, signed with the manager's own keys.
+
+use std::time::SystemTime;
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_sdk_sts::config::IdentityCache;
+use aws_sdk_sts::error::BuildError;
+use aws_sdk_sts::types::Tag;
+
+use super::config::AssumedRole;
+use super::errors::{CallError, Refusal};
+
+#[derive(Debug)]
+pub(super) struct RoleKeys {
+    sts: aws_sdk_sts::Client,
+    role: AssumedRole,
+    tags: Vec<Tag>,
+}
+
+impl RoleKeys {
+    /// Nothing is sent yet. `manager` is how the manager's own calls are made.
+    pub fn new(manager: &SdkConfig, role: &AssumedRole) -> Result<Self, BuildError> {
+        // The cache of `manager` is the one that asks here.
+        let config = aws_sdk_sts::config::Builder::from(manager).identity_cache(IdentityCache::no_cache()).build();
+        let tag = |(key, value): &(String, String)| Tag::builder().key(key).value(value).build();
+        let tags = role.tags.iter().map(tag).collect::<Result<_, _>>()?;
+        Ok(Self { sts: aws_sdk_sts::Client::from_conf(config), role: role.clone(), tags })
+    }
+
+    async fn assume(&self) -> Result<Credentials, CallError> {
+        let AssumedRole { arn, session_name, .. } = &self.role;
+        let call = self.sts.assume_role().role_arn(arn).role_session_name(session_name);
+        let answer = call.set_tags(Some(self.tags.clone())).send().await;
+        let answer = answer.map_err(|error| match CallError::of_sdk(&error) {
+            CallError::Refused(refusal) if !may_pass(&refusal) => CallError::RoleRefused { role: arn.clone(), refusal },
+            // Said of STS they would be taken for ECS's.
+            CallError::Throttled(reason) | CallError::NoAnswer(reason) => {
+                CallError::NoCredentials(format!("STS gives none for {arn}: {reason}"))
+            }
+            other => other,
+        })?;
+        let keys = answer.credentials.ok_or_else(|| CallError::NoCredentials(format!("STS gave none for {arn}")))?;
+        let expires = SystemTime::try_from(keys.expiration).ok();
+        Ok(Credentials::new(
+            keys.access_key_id,
+            keys.secret_access_key,
+            Some(keys.session_token),
+            expires,
+            "AssumeRole",
+        ))
+    }
+}
+
+/// The manager's own keys are at fault, not the role.
+fn may_pass(refusal: &Refusal) -> bool {
+    ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"].contains(&refusal.code.as_str())
+}
+
+impl ProvideCredentials for RoleKeys {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { self.assume().await.map_err(CredentialsError::provider_error) })
+    }
+}
