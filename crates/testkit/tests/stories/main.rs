@@ -2,6 +2,7 @@
 //! Each story ends with `World::end`, which fails if a task is left.
 
 mod cancel;
+mod chosen_task;
 mod command_line;
 mod ecs_faults;
 mod gitlab_faults;
