@@ -6,3 +6,4 @@ mod container;
 pub mod local;
 pub mod manager;
 mod reach;
+mod registration;

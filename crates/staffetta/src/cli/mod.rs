@@ -3,9 +3,15 @@
 mod completion;
 mod container;
 mod embedded;
+mod list;
 mod local;
 mod logging;
+mod register;
+mod reset_token;
 mod run;
+mod table;
+mod unregister;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -29,6 +35,11 @@ enum Command {
     Run(run::Arguments),
     Container(container::Arguments),
     Local(local::Arguments),
+    Register(Box<register::Arguments>),
+    Verify(verify::Arguments),
+    Unregister(unregister::Arguments),
+    List(list::Arguments),
+    ResetToken(reset_token::Arguments),
     #[command(subcommand)]
     Embedded(embedded::Command),
     Completion(completion::Arguments),
@@ -36,7 +47,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| register::or_foreign_flag(error).exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -49,6 +60,11 @@ pub fn main() -> ExitCode {
             Command::Run(arguments) => run::run(arguments).await,
             Command::Container(arguments) => container::run(&arguments),
             Command::Local(arguments) => local::run(arguments).await,
+            Command::Register(arguments) => register::run(*arguments).await,
+            Command::Verify(arguments) => verify::run(arguments).await,
+            Command::Unregister(arguments) => unregister::run(arguments).await,
+            Command::List(arguments) => list::run(&arguments),
+            Command::ResetToken(arguments) => reset_token::run(arguments).await,
             Command::Embedded(command) => embedded::run(command).await,
             Command::Completion(arguments) => completion::run(&arguments),
         }

@@ -36,7 +36,7 @@ pub struct Arguments {
 }
 
 /// GitLab's own places (protocol 10.1).
-fn default_config() -> PathBuf {
+pub(super) fn default_config() -> PathBuf {
     if nix::unistd::Uid::effective().is_root() {
         return PathBuf::from("/etc/gitlab-runner/config.toml");
     }
@@ -65,6 +65,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     info!(config = %arguments.config.display(), runners = loaded.config.runners.len(), concurrent = loaded.config.concurrent, system_id = %system_id.id, "staffetta {} starts", job::VERSION);
     let manager = Manager::start(loaded.config, system_id.id, agents).await?;
+    manager.renew_tokens_in(&arguments.config).await;
     serve(&manager, &mut watched).await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -90,6 +91,7 @@ async fn serve(manager: &Manager, watched: &mut Reload) -> anyhow::Result<()> {
                 continue
             }
             _ = hang_up.recv() => true,
+            () = manager.renewed() => true,
             _ = look.tick() => false,
         };
         match watched.pass(told, SystemTime::now()) {

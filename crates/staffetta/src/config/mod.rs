@@ -26,7 +26,8 @@ use jiff::Timestamp;
 use job::secret::SecretString;
 
 use ecs_toml::EcsToml;
-pub use read::{Loaded, load};
+pub use read::{Certificates, Loaded, load};
+pub use runner::expand;
 
 #[derive(Debug, Clone)]
 pub struct Config {

@@ -51,17 +51,29 @@ pub(super) fn read_text(file: &Path) -> Result<String, Mistakes> {
     })
 }
 
-/// `certs/<host>.crt` and its siblings serve a runner that names no files (protocol 0.6).
-fn use_certificates_beside(file: &Path, runner: &mut Runner) {
-    let certificates = file.with_file_name("certs");
-    let host = host(&runner.url).unwrap_or_default();
-    let existing = |ending: &str| Some(certificates.join(format!("{host}{ending}"))).filter(|path| path.is_file());
-    if runner.tls_ca_file.is_none() {
-        runner.tls_ca_file = existing(".crt").or_else(|| private_authority(&certificates));
+/// What serves a runner that names no certificates: `certs/<host>.crt` and its siblings beside `config.toml` (protocol 0.6).
+pub struct Certificates {
+    pub ca: Option<PathBuf>,
+    /// The client's certificate and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Certificates {
+    pub fn beside(config_file: &Path, url: &str) -> Self {
+        let certificates = config_file.with_file_name("certs");
+        let host = host(url).unwrap_or_default();
+        let existing = |ending: &str| Some(certificates.join(format!("{host}{ending}"))).filter(|path| path.is_file());
+        Self {
+            ca: existing(".crt").or_else(|| private_authority(&certificates)),
+            client: existing(".auth.crt").zip(existing(".auth.key")),
+        }
     }
-    if runner.tls_cert_file.is_none()
-        && let (Some(cert), Some(key)) = (existing(".auth.crt"), existing(".auth.key"))
-    {
+}
+
+fn use_certificates_beside(file: &Path, runner: &mut Runner) {
+    let beside = Certificates::beside(file, &runner.url);
+    runner.tls_ca_file = runner.tls_ca_file.take().or(beside.ca);
+    if let (None, Some((cert, key))) = (&runner.tls_cert_file, beside.client) {
         (runner.tls_cert_file, runner.tls_key_file) = (Some(cert), Some(key));
     }
 }

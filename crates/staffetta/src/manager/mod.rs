@@ -11,6 +11,7 @@ mod journey;
 mod launch;
 mod poll;
 mod reap;
+mod rotate;
 mod runner;
 mod slots;
 mod stop;
@@ -18,19 +19,21 @@ mod supervise;
 mod watch;
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws::fargate::Regions;
 use gitlab::{JobAccess, Verified};
 use job::ids::SystemId;
 use ssh::client::AgentBinaries;
-
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use rotate::Former;
 use runner::{Held, Runner, RunnerState};
 use slots::{Slot, Slots};
 pub use stop::Stop;
@@ -64,6 +67,11 @@ pub struct Manager {
 pub struct Shared {
     config: Mutex<Arc<Config>>,
     runners: Mutex<Vec<Arc<Runner>>>,
+    /// The same under tokens that were replaced, while tasks of these may be there.
+    former: Mutex<Vec<Arc<Former>>>,
+    /// Where tokens are renewed; unset, they are not.
+    config_file: OnceLock<PathBuf>,
+    renewed: Notify,
     slots: Arc<Slots>,
     regions: Regions,
     stop: tokio::sync::watch::Sender<Stop>,
@@ -139,6 +147,9 @@ impl Manager {
         let shared = Arc::new(Shared {
             config: Mutex::new(Arc::new(config)),
             runners: Mutex::new(runners.clone()),
+            former: Mutex::default(),
+            config_file: OnceLock::new(),
+            renewed: Notify::new(),
             slots: Arc::default(),
             regions,
             stop: tokio::sync::watch::Sender::new(Stop::No),
@@ -159,12 +170,17 @@ impl Manager {
     /// Takes new settings. Running jobs keep those that they started with.
     pub async fn reload(&self, config: Config) -> anyhow::Result<()> {
         let before = lock(&self.shared.runners).clone();
+        let old = rotate::old_tokens_beside(self.shared.config_file.get());
         let mut runners = Vec::new();
         for settings in &config.runners {
-            let known = before.iter().find(|runner| runner.has_identity_of(settings));
+            let is_known =
+                |runner: &&Arc<Runner>| runner.has_identity_of(settings) || rotate::is_renewal(runner, settings, &old);
+            let known = before.iter().find(is_known);
             let state = known.map_or_else(Arc::<RunnerState>::default, |runner| runner.state.clone());
             runners.push(Arc::new(Runner::connect(settings.clone(), &self.shared.regions, state).await?));
         }
+        let former = rotate::former(old, &runners, &self.shared.regions).await;
+        *lock(&self.shared.former) = former;
         *lock(&self.shared.runners) = runners.clone();
         *lock(&self.shared.config) = Arc::new(config);
         for runner in before {
@@ -174,6 +190,21 @@ impl Manager {
             self.shared.polls.spawn(serve(self.shared.clone(), runner));
         }
         Ok(())
+    }
+
+    /// Renews tokens before they expire, in this file, which [`Manager::renewed`] tells to read again. To be called once.
+    pub async fn renew_tokens_in(&self, config_file: &Path) {
+        let config_file = self.shared.config_file.get_or_init(|| config_file.to_owned());
+        let runners = lock(&self.shared.runners).clone();
+        let old = rotate::old_tokens_beside(Some(config_file));
+        let former = rotate::former(old, &runners, &self.shared.regions).await;
+        *lock(&self.shared.former) = former;
+        self.shared.polls.spawn(rotate::run(self.shared.clone(), config_file.clone()));
+    }
+
+    /// Resolves when a token in the file is newer than the one that its runner asks with.
+    pub async fn renewed(&self) {
+        self.shared.renewed.notified().await;
     }
 
     /// SIGTERM and SIGINT: leave, and on the second call cancel.
@@ -281,25 +312,36 @@ async fn reap_regularly(shared: Arc<Shared>) {
 async fn reap_once(shared: &Arc<Shared>) {
     let runners = lock(&shared.runners).clone();
     for runner in runners {
-        let seen = reap::observe(&runner).await;
-        for action in reap::plan(&seen, &runner.state.held(), &shared.system_id) {
-            match action {
-                reap::Action::Stop { arn, why } => {
-                    let runner = runner.clone();
-                    shared.start_job(async move { finish::stop_task(&runner, &arn, why).await });
-                }
-                reap::Action::Adopt { task, job, token, remaining, visit, ours } => {
-                    info!(runner = %runner.settings.name, %job, task = %task.arn.id(), "found a running job of an earlier manager");
-                    let held = runner.state.hold(job);
-                    // A job of another manager that is alive counts there.
-                    let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
-                    let supervised =
-                        journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, visit, ours);
-                    shared.supervise(supervised, (held, slot));
-                }
+        reap_one(shared, &runner).await;
+    }
+    let former = lock(&shared.former).clone();
+    for former in former {
+        let listed = reap_one(shared, &former.runner).await;
+        rotate::forget_if_useless(shared, &former, listed);
+    }
+}
+
+/// Answers how many tasks of the runner ECS has, if it could be asked.
+async fn reap_one(shared: &Arc<Shared>, runner: &Arc<Runner>) -> Option<usize> {
+    let observed = reap::observe(runner).await;
+    for action in reap::plan(&observed.seen, &runner.state.held(), &shared.system_id) {
+        match action {
+            reap::Action::Stop { arn, why } => {
+                let runner = runner.clone();
+                shared.start_job(async move { finish::stop_task(&runner, &arn, why).await });
+            }
+            reap::Action::Adopt { task, job, token, remaining, visit, ours } => {
+                info!(runner = %runner.settings.name, %job, task = %task.arn.id(), "found a running job of an earlier manager");
+                let held = runner.state.hold(job);
+                // A job of another manager that is alive counts there.
+                let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
+                let supervised =
+                    journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, visit, ours);
+                shared.supervise(supervised, (held, slot));
             }
         }
     }
+    observed.listed
 }
 
 /// The data stays whole when a task panicked while it held the lock: nothing under one of these locks is done half-way.

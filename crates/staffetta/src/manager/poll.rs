@@ -191,6 +191,7 @@ async fn ask(shared: Arc<Shared>, runner: Arc<Runner>, slot: Slot) -> Finding {
             shared.start_job(finish::fail_unusable(runner.clone(), unusable));
         }
         JobAnswer::None => debug!(runner = %name, "no job"),
+        JobAnswer::Forbidden if runner.retired.is_cancelled() => debug!(runner = %name, "asked with an old token"),
         JobAnswer::Forbidden => {
             finding.healthy = false;
             error!(runner = %name, "GitLab refuses the runner's token: it was removed or reset; register it again");

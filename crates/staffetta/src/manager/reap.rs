@@ -94,20 +94,29 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
     }
 }
 
+/// What one look at ECS found for a runner.
+#[derive(Default)]
+pub struct Observed {
+    /// Tasks that ECS has of it, whoever has their jobs; none where ECS could not be asked.
+    pub listed: Option<usize>,
+    /// Those whose jobs this manager does not hold.
+    pub seen: Vec<Seen>,
+}
+
 /// One pass for one runner: list, ask, decide. The caller carries the actions out.
-pub async fn observe(runner: &Arc<Runner>) -> Vec<Seen> {
+pub async fn observe(runner: &Arc<Runner>) -> Observed {
     let arns = match runner.fargate.list_tasks(&runner.started_by).await {
         Ok(arns) => arns,
         Err(error) => {
             warn!(runner = %runner.settings.name, %error, "cannot list the runner's tasks; trying again later");
-            return Vec::new();
+            return Observed::default();
         }
     };
     let tasks = match runner.fargate.describe(&arns).await {
         Ok(tasks) => tasks,
         Err(error) => {
             warn!(runner = %runner.settings.name, %error, "cannot describe the runner's tasks; trying again later");
-            return Vec::new();
+            return Observed::default();
         }
     };
     let held = runner.state.held();
@@ -124,7 +133,7 @@ pub async fn observe(runner: &Arc<Runner>) -> Vec<Seen> {
     if !seen.is_empty() {
         info!(runner = %runner.settings.name, tasks = seen.len(), "found tasks that no job of this manager has");
     }
-    seen
+    Observed { listed: Some(arns.len()), seen }
 }
 
 /// ECS's clock and ours may differ by seconds; the limits here are minutes.

@@ -1,0 +1,93 @@
+//! `staffetta unregister`: takes runners out of GitLab and out of `config.toml`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::Args;
+use gitlab::CallError;
+use job::ids::SystemId;
+use job::secret::SecretString;
+
+use super::FAILED;
+use crate::config::system_id;
+use crate::registration::entries::{self, Entry, Selection};
+use crate::registration::register::is_authentication_token;
+
+/// Take runners out of GitLab and out of config.toml
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A runner that was made in GitLab (glrt-) stays there: only this manager of it is deleted. A runner that a
+registration token made is deleted. An entry that GitLab did not let go stays in the file.
+
+Exit codes: 0 done, 1 GitLab refused, 2 it could not be tried.
+
+Example:
+  staffetta unregister --name dev"
+)]
+pub struct Arguments {
+    /// The configuration file
+    #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = super::run::default_config())]
+    config: PathBuf,
+    /// The runner of this name
+    #[arg(short, long)]
+    name: Option<String>,
+    /// Every runner in the file
+    #[arg(long, conflicts_with = "name")]
+    all_runners: bool,
+    /// The runner at this address …
+    #[arg(short, long, env = "CI_SERVER_URL")]
+    url: Option<String>,
+    /// … with this token
+    #[arg(short, long, env = "CI_SERVER_TOKEN", hide_env_values = true, value_parser = super::register::secret)]
+    token: Option<SecretString>,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { config, name, all_runners, url, token } = arguments;
+    let all = entries::load(&config)?;
+    let selected = if all_runners {
+        all
+    } else if name.is_some() || token.is_some() {
+        // A name alone chooses: CI_SERVER_URL may be set for something else.
+        let url = url.filter(|_| token.is_some());
+        Selection { name, url, token }.of(all)?
+    } else {
+        return Err(anyhow!("say which one: --name, --url with --token, or --all-runners"));
+    };
+    let system_id = system_id::load_or_create(&config).id;
+    let (mut gone, mut failed) = (Vec::new(), false);
+    for entry in selected {
+        match unregister(&entry, &system_id).await {
+            Ok(()) => gone.push(entry),
+            Err(reason) => {
+                eprintln!("staffetta: {} stays: {reason}", entry.name);
+                failed = true;
+            }
+        }
+    }
+    if !gone.is_empty() {
+        entries::remove(&config, &gone)?;
+        for entry in &gone {
+            println!("{} is unregistered", entry.name);
+        }
+    }
+    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+async fn unregister(entry: &Entry, system_id: &SystemId) -> Result<(), String> {
+    let client = entry.client().map_err(|error| format!("{error:#}"))?;
+    let done = if is_authentication_token(&entry.token) {
+        client.unregister_manager(&entry.token, system_id).await
+    } else {
+        client.unregister(&entry.token).await
+    };
+    match done {
+        // GitLab never heard of this manager: nothing is left to delete.
+        Ok(()) | Err(CallError::Refused { status: 404, .. }) => Ok(()),
+        Err(CallError::Forbidden(_)) => {
+            Err("GitLab does not know its token; `staffetta verify --delete` takes it out of the file".into())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
