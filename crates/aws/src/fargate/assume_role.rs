@@ -67,3 +67,15 @@ impl ProvideCredentials for RoleKeys {
         future::ProvideCredentials::new(async { self.assume().await.map_err(CredentialsError::provider_error) })
     }
 }
+
+/// What to check when STS refuses a role.
+pub(super) fn role_fix(role: &str, refusal: &Refusal) -> String {
+    match refusal.code.as_str() {
+        "AccessDenied" | "AccessDeniedException" => format!(
+            "Check that {role} exists, that its trust policy lets the manager's role do sts:AssumeRole (and sts:TagSession, if the \
+             job sets SESSION_VARS), and that the manager's own IAM policy allows both on it."
+        ),
+        "PackedPolicyTooLarge" => "Let the job set fewer or shorter SESSION_VARS.".to_owned(),
+        _ => "Correct ROLE_ARN and SESSION_VARS of the job: STS says what is wrong with them.".to_owned(),
+    }
+}

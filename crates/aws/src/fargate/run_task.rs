@@ -14,10 +14,11 @@ use job::ids::TaskArn;
 use job::outcome::SystemFailure;
 use job::task::CONTAINER;
 
+use super::assume_role::role_fix;
 use super::calls::Api;
 use super::config::{CapacityProvider, FargateConfig};
 use super::connect::Fargate;
-use super::errors::{CallError, Course, Judgement, NO_CREDENTIALS, Refusal, backoff, judge, role_fix};
+use super::errors::{CallError, Course, Judgement, NO_CREDENTIALS, Refusal, backoff, judge};
 use super::task::{Status, Task};
 
 /// ECS's limit for the JSON of all overrides, punctuation included (facts 1.2).
