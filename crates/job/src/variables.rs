@@ -217,6 +217,13 @@ impl Variables {
     }
 }
 
+/// What GitLab sent of a job's variables, expanded among themselves: all that is known where the runner's settings are
+/// not. A file variable is its content.
+pub fn of_payload(payload: &Payload) -> BTreeMap<String, String> {
+    let expanded = expand_all(&payload.variables, "");
+    expanded.into_iter().map(|variable| (variable.key, variable.value)).collect()
+}
+
 fn internal(key: &str, value: &str) -> Variable {
     Variable { key: key.into(), value: value.into(), public: true, ..Variable::default() }
 }

@@ -1,8 +1,9 @@
-//! The manager and its command line: `staffetta run`, `staffetta local`, the embedded servers for other clients.
+//! The manager, the Fargate driver and their command line; the embedded servers for other clients.
 
 pub mod cli;
 pub mod config;
 mod container;
+mod driver;
 pub mod local;
 pub mod manager;
 mod reach;

@@ -1,6 +1,7 @@
 //! The world of the tests: GitLab, ECS and a manager on loopback, with everything real but the two servers,
 //! and those real at the wire. Never shipped.
 
+pub mod driver;
 mod manager_process;
 mod repository;
 mod world;

@@ -2,6 +2,7 @@
 
 mod completion;
 mod container;
+mod custom;
 mod embedded;
 mod list;
 mod local;
@@ -33,6 +34,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    #[command(visible_alias = "c")]
+    Custom(custom::Arguments),
     Container(container::Arguments),
     Local(local::Arguments),
     Register(Box<register::Arguments>),
@@ -47,8 +50,14 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::try_parse().unwrap_or_else(|error| register::or_foreign_flag(error).exit());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let arguments = Arguments::try_parse_from(custom::command_first(std::env::args_os().collect()));
+    let arguments = arguments.unwrap_or_else(|error| register::or_foreign_flag(error).exit());
+    let mut runtime = match arguments.command {
+        // There is one for each running job.
+        Command::Custom(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("staffetta: cannot start the runtime: {error}");
@@ -58,6 +67,7 @@ pub fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match arguments.command {
             Command::Run(arguments) => run::run(arguments).await,
+            Command::Custom(arguments) => custom::run(arguments).await,
             Command::Container(arguments) => container::run(&arguments),
             Command::Local(arguments) => local::run(arguments).await,
             Command::Register(arguments) => register::run(*arguments).await,

@@ -4,6 +4,9 @@
 mod cancel;
 mod chosen_task;
 mod command_line;
+mod driver;
+mod driver_faults;
+mod driver_killed;
 mod ecs_faults;
 mod gitlab_faults;
 mod journey;
