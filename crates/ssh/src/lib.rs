@@ -1,4 +1,5 @@
-//! One small protocol over SSH, both ends: how a manager hands a job to the agent in its task.
+//! One small protocol over SSH, both ends: how a manager hands a job to the agent in its task, and how the driver runs
+//! the scripts of GitLab's own runner there.
 //!
 //! The client speaks to two kinds of server: the agent itself ([`server`]), and OpenSSH in a user's
 //! image, into which it first sends the agent. Ed25519 only: an RSA-4096 key costs seconds on a

@@ -1,4 +1,4 @@
-//! The manager's end: one connection to one task.
+//! The end of the manager and of the driver: one connection to one task.
 
 mod call;
 mod deliver_agent;

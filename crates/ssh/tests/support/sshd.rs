@@ -24,7 +24,7 @@ pub struct Sshd {
 impl Drop for Sshd {
     fn drop(&mut self) {
         let group = format!("-{}", self.process.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
         let _ = self.process.wait();
     }
 }
@@ -83,7 +83,8 @@ fn spawn(directory: &Path, port: u16, path: &str, environment: &[(&str, &str)]) 
     fs::write(directory.join("config"), config).expect("a file");
     let log = fs::File::create(directory.join("log")).expect("a file");
     let mut first = Command::new("sh");
-    first.args(["-c", "\"$@\"; exit", "sh", SSHD, "-D", "-e", "-f"]).arg(directory.join("config"));
+    // It outlives sshd, and so leaves nothing for others to clean up.
+    first.args(["-c", "trap : TERM; \"$@\"; exit", "sh", SSHD, "-D", "-e", "-f"]).arg(directory.join("config"));
     first.envs(environment.iter().copied()).process_group(0);
     first.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("sshd")
 }
