@@ -2,16 +2,15 @@
 
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 CARGO := cargo
-# The agent as it is shipped: one static file, without tables for unwinding, since it aborts on a panic.
-TARGET := $(shell uname -m)-unknown-linux-gnu
-STATIC := RUSTFLAGS='-C target-feature=+crt-static -C force-unwind-tables=no'
+IMAGES := manager agent task-nodejs
 
-.PHONY: help demo test bench lint
+.PHONY: help demo test bench images lint
 
 help:
 	@echo 'make demo    a pipeline with three environments, from GitLab to a task and back, on this machine'
 	@echo 'make test    all tests'
 	@echo 'make bench   how fast and how small: a table (BENCH=--quick for a short one, BENCH=--json)'
+	@echo 'make images  container images, with docker, podman or buildah: docs/images.md'
 	@echo 'make lint    formatting, clippy, licences and bans of the dependencies'
 
 demo:
@@ -19,20 +18,28 @@ demo:
 	$(CARGO) build --locked -p staffetta -p agent
 	target/debug/staffetta local examples/three-environments
 
-# The tests start the programs that the first line builds.
+# The tests start the programs that the first two lines build; the static ones are for the images.
 test:
 	@scripts/install-packages test
 	@scripts/install-aws-cli
+	scripts/static-programs dev
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --locked --workspace --quiet --no-fail-fast
+	@if [ "$$(id -u)" = 0 ]; then echo 'The images:' && $(CARGO) test --locked --workspace --quiet --test images -- --ignored; \
+	else echo 'The images were not tested: that needs root (sudo make test).'; fi
 	@echo 'All tests passed.'
 
 bench:
 	@scripts/install-packages demo
 	$(CARGO) build --locked --release -p staffetta -p agent -p testkit --bins
-	$(STATIC) $(CARGO) build --locked --profile agent --target $(TARGET) -p agent --bin staffetta-agent
-	target/release/bench --agent target/$(TARGET)/agent/staffetta-agent $(BENCH)
+	scripts/static-programs release staffetta-agent
+	target/release/bench --agent target/static/release/$(shell uname -m)/staffetta-agent $(BENCH)
+
+# PLATFORMS, IMAGES_BUILDER and IMAGE_PREFIX may be given too.
+images:
+	@scripts/install-packages demo
+	scripts/build-images $(IMAGES)
 
 lint:
 	$(CARGO) fmt --all --check

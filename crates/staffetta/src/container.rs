@@ -4,7 +4,9 @@
 //! The token is named and not written: `config.toml` says `$RUNNER_TOKEN`, so it stays in the memory of the process.
 
 use std::io;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
+use std::str::FromStr;
 
 use job::secret::SecretString;
 
@@ -12,7 +14,9 @@ use job::secret::SecretString;
 const MADE_HERE: &str = "# Made by `staffetta container` from the environment at each start: changes are lost.\n";
 
 /// Jobs at once: tasks cost nothing while there are no jobs, so this only bounds a mistake.
-const CONCURRENT: &str = "10";
+const CONCURRENT: NonZeroU32 = NonZeroU32::new(10).unwrap();
+const SSH_USER: &str = "root";
+const SSH_PORT: NonZeroU16 = NonZeroU16::new(22).unwrap();
 
 /// The variables that the configuration is made of.
 const NEEDED: [(&str, &str); 5] = [
@@ -25,7 +29,7 @@ const NEEDED: [(&str, &str); 5] = [
     ),
     ("AWS_REGION", "the region of the cluster; on Fargate, ECS sets it by itself"),
 ];
-const OPTIONAL: [&str; 3] = ["CLUSTER", "TASK_DEFINITION", "CONCURRENT"];
+const OPTIONAL: [&str; 5] = ["CLUSTER", "TASK_DEFINITION", "CONCURRENT", "SSH_USER", "SSH_PORT"];
 
 /// The token, or the file that it is in.
 pub const TOKEN: &str = "RUNNER_TOKEN";
@@ -76,11 +80,9 @@ fn config_toml(outside: &Outside, mistakes: &mut Vec<String>) -> String {
             String::new()
         })
     });
-    let [cluster, task_definition, concurrent] = OPTIONAL.map(|name| (outside.environment)(name));
-    let concurrent = concurrent.unwrap_or_else(|| CONCURRENT.into());
-    if !concurrent.parse().is_ok_and(|jobs: usize| jobs > 0) {
-        mistakes.push(format!("CONCURRENT must be a whole number of 1 or more; it is {concurrent:?}"));
-    }
+    let [cluster, task_definition, concurrent, ssh_user, ssh_port] = OPTIONAL.map(|name| (outside.environment)(name));
+    let concurrent = number("CONCURRENT", concurrent, CONCURRENT, "a whole number of 1 or more", mistakes);
+    let ssh_port = number("SSH_PORT", ssh_port, SSH_PORT, "a port number", mistakes);
     let name = list(&tags).join("-");
     let text = |value: String| toml::Value::from(value);
     format!(
@@ -99,15 +101,26 @@ region = {region}
 subnets = {subnets}
 security_groups = {security_groups}
 task_definition = {task_definition}
+ssh_user = {ssh_user}
+ssh_port = {ssh_port}
 "#,
         cluster = text(cluster.unwrap_or_else(|| format!("acme-gitlab-{name}-cluster"))),
         task_definition = text(task_definition.unwrap_or_else(|| format!("gitlab-runner-{name}-task"))),
+        ssh_user = text(ssh_user.unwrap_or_else(|| SSH_USER.into())),
         name = text(name),
         url = text(url),
         region = text(region),
         subnets = toml::Value::from(list(&subnets)),
         security_groups = toml::Value::from(list(&security_groups)),
     )
+}
+
+fn number<N: FromStr>(name: &str, value: Option<String>, default: N, wanted: &str, mistakes: &mut Vec<String>) -> N {
+    let Some(value) = value else { return default };
+    value.parse().unwrap_or_else(|_| {
+        mistakes.push(format!("{name} must be {wanted}; it is {value:?}"));
+        default
+    })
 }
 
 fn list(words: &str) -> Vec<&str> {
@@ -175,22 +188,31 @@ mod tests {
         assert_eq!(fargate["cluster"].as_str(), Some("acme-gitlab-dev-arm-cluster"));
         assert_eq!(fargate["task_definition"].as_str(), Some("gitlab-runner-dev-arm-task"));
         assert_eq!(fargate["subnets"], toml::Value::from(vec!["subnet-1", "subnet-2"]));
+        assert_eq!((fargate["ssh_user"].as_str(), fargate["ssh_port"].as_integer()), (Some("root"), Some(22)));
         assert_eq!(config["concurrent"].as_integer(), Some(10));
     }
 
     #[test]
-    fn names_can_be_given() {
-        let config = made(&with(&[("CLUSTER", "ci"), ("TASK_DEFINITION", "ci:3"), ("CONCURRENT", "50")]));
+    fn names_and_numbers_can_be_given() {
+        let config = made(&with(&[
+            ("CLUSTER", "ci"),
+            ("TASK_DEFINITION", "ci:3"),
+            ("CONCURRENT", "50"),
+            ("SSH_USER", "ci"),
+            ("SSH_PORT", "2222"),
+        ]));
         let fargate = &config["runners"][0]["fargate"];
+        assert_eq!((fargate["ssh_user"].as_str(), fargate["ssh_port"].as_integer()), (Some("ci"), Some(2222)));
         assert_eq!((fargate["cluster"].as_str(), fargate["task_definition"].as_str()), (Some("ci"), Some("ci:3")));
         assert_eq!(config["concurrent"].as_integer(), Some(50));
     }
 
     #[test]
     fn everything_that_is_missing_or_wrong_is_told_at_once() {
-        let mistakes = started(None, &[("CONCURRENT", "many"), ("CA_CERTIFICATES_PATH", "/run/ca")]).unwrap_err();
+        let mistakes =
+            started(None, &[("CONCURRENT", "+"), ("SSH_PORT", "0"), ("CA_CERTIFICATES_PATH", "/run/ca")]).unwrap_err();
         let names = NEEDED.map(|(name, _)| name);
-        for name in names.into_iter().chain(["CONCURRENT", "RUNNER_TOKEN", "CA_CERTIFICATES_PATH"]) {
+        for name in names.into_iter().chain(["CONCURRENT", "SSH_PORT", "RUNNER_TOKEN", "CA_CERTIFICATES_PATH"]) {
             assert_eq!(mistakes.iter().filter(|mistake| mistake.starts_with(name)).count(), 1, "{name}: {mistakes:?}");
         }
     }

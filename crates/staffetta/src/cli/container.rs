@@ -22,6 +22,7 @@ use crate::container::{Outside, TOKEN, start};
   RUNNER_TOKEN, or RUNNER_TOKEN_FILE                                needed; it is never written to a file
   CLUSTER, TASK_DEFINITION                                          default: names made of RUNNER_TAGS
   CONCURRENT                                                        jobs at once, default 10
+  SSH_USER, SSH_PORT                                                default: root, 22
   CA_CERTIFICATES_PATH                                              a private authority that GitLab is trusted by
 
 A config.toml that is there already is used as it is.
