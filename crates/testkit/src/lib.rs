@@ -4,10 +4,12 @@
 pub mod driver;
 mod manager_process;
 mod repository;
+mod terminal;
 mod world;
 
 pub use manager_process::ManagerProcess;
 pub use repository::Repository;
+pub use terminal::Terminal;
 pub use world::{ENVIRONMENTS, Setup, World};
 
 use std::path::PathBuf;

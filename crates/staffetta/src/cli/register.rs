@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use gitlab::{Registration, RunnerScope};
 use job::ids::ShortToken;
@@ -45,11 +44,11 @@ pub struct Arguments {
     template_config: Option<PathBuf>,
     /// Ask nothing
     #[arg(short, long, env = "REGISTER_NON_INTERACTIVE", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", default_value = "false", value_parser = BoolishValueParser::new())]
+          default_missing_value = "true", default_value = "false", value_parser = switch, value_name = "BOOL")]
     non_interactive: bool,
     /// Leave the runner in GitLab if its entry cannot be written
     #[arg(long, env = "REGISTER_LEAVE_RUNNER", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", default_value = "false", value_parser = BoolishValueParser::new())]
+          default_missing_value = "true", default_value = "false", value_parser = switch, value_name = "BOOL")]
     leave_runner: bool,
     #[command(flatten)]
     access: AccessFlags,
@@ -105,11 +104,11 @@ struct RecordFlags {
     /// Take jobs without tags too [default: true without tags]
     #[arg(long, env = "REGISTER_RUN_UNTAGGED", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value = "false", hide_default_value = true,
-          value_parser = BoolishValueParser::new())]
+          value_parser = switch, value_name = "BOOL")]
     run_untagged: bool,
     /// Keep the runner to its project [default: true with a registration token]
     #[arg(long, env = "REGISTER_LOCKED", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+          default_missing_value = "true", value_parser = switch, value_name = "BOOL")]
     locked: Option<bool>,
     /// not_protected, or ref_protected for jobs of protected branches only
     #[arg(long, env = "REGISTER_ACCESS_LEVEL", default_value = "", hide_default_value = true, value_name = "LEVEL")]
@@ -125,7 +124,7 @@ struct RecordFlags {
     maximum_timeout: u64,
     /// Give it no jobs yet
     #[arg(long, env = "REGISTER_PAUSED", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", default_value = "false", value_parser = BoolishValueParser::new())]
+          default_missing_value = "true", default_value = "false", value_parser = switch, value_name = "BOOL")]
     paused: bool,
     /// A note for administrators
     #[arg(long, env = "REGISTER_MAINTENANCE_NOTE", default_value = "", hide_default_value = true, value_name = "TEXT")]
@@ -192,7 +191,7 @@ struct FargateFlags {
     #[arg(long, env = "RUNNER_FARGATE_TASK_DEFINITION", value_name = "NAME")]
     fargate_task_definition: Option<String>,
     #[arg(long, env = "RUNNER_FARGATE_ASSIGN_PUBLIC_IP", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", value_parser = BoolishValueParser::new())]
+          default_missing_value = "true", value_parser = switch, value_name = "BOOL")]
     fargate_assign_public_ip: Option<bool>,
 }
 
@@ -230,6 +229,15 @@ struct CustomFlags {
 /// For clap: a token that its own messages cannot show.
 pub fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(text.trim().to_owned().into())
+}
+
+/// As GitLab's runner reads a switch; an empty variable is off.
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "t" | "true" => Ok(true),
+        "0" | "f" | "false" | "" => Ok(false),
+        _ => Err("true or false is wanted"),
+    }
 }
 
 /// An empty variable counts as absent.

@@ -8,8 +8,9 @@ use clap::Args;
 use job::ids::ShortToken;
 use job::secret::{ExposeSecret, SecretString};
 
-use super::FAILED;
+use super::{FAILED, UNUSABLE};
 use crate::registration::entries::{self, Entry};
+use crate::registration::register::is_no;
 use crate::registration::renew::{By, Refusal, renew};
 
 /// Give runners new tokens, in GitLab and in config.toml
@@ -46,7 +47,7 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let selected = select(&arguments, entries::load(&arguments.config)?)?;
-    let mut failed = false;
+    let mut worst = 0;
     for entry in selected {
         let by = match (&arguments.pat, arguments.id.or(entry.id)) {
             (None, _) => By::Runner,
@@ -64,12 +65,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Err(Refusal::GitLab(error)) => {
                 eprintln!("staffetta: {}: {error}", entry.name);
-                failed = true;
+                worst = worst.max(if is_no(&error) { FAILED } else { UNUSABLE });
             }
             Err(Refusal::NotTried(error)) => return Err(error.context(format!("runner {:?}", entry.name))),
         }
     }
-    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    Ok(ExitCode::from(worst))
 }
 
 fn select(arguments: &Arguments, all: Vec<Entry>) -> anyhow::Result<Vec<Entry>> {

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Args;
-use gitlab::CallError;
+use gitlab::{CallError, Client};
 use job::ids::SystemId;
 use job::secret::SecretString;
 
-use super::FAILED;
+use super::{FAILED, UNUSABLE};
 use crate::config::system_id;
-use crate::registration::entries::{self, Entry, Selection};
-use crate::registration::register::is_authentication_token;
+use crate::registration::entries::{self, Selection};
+use crate::registration::register::{is_authentication_token, is_no};
 
 /// Take runners out of GitLab and out of config.toml
 #[derive(Debug, Args)]
@@ -56,13 +56,20 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Err(anyhow!("say which one: --name, --url with --token, or --all-runners"));
     };
     let system_id = system_id::load_or_create(&config).id;
-    let (mut gone, mut failed) = (Vec::new(), false);
+    let (mut gone, mut worst) = (Vec::new(), 0);
     for entry in selected {
-        match unregister(&entry, &system_id).await {
-            Ok(()) => gone.push(entry),
-            Err(reason) => {
-                eprintln!("staffetta: {} stays: {reason}", entry.name);
-                failed = true;
+        let client = entry.client()?;
+        match unregister(&client, &entry.token, &system_id).await {
+            // 404: GitLab never heard of this manager; nothing is left to delete.
+            Ok(()) | Err(CallError::Refused { status: 404, .. }) => gone.push(entry),
+            Err(CallError::Forbidden(_)) => {
+                let advice = "`staffetta verify --delete` takes it out of the file";
+                eprintln!("staffetta: {} stays: GitLab does not know its token; {advice}", entry.name);
+                worst = worst.max(FAILED);
+            }
+            Err(error) => {
+                eprintln!("staffetta: {} stays: {error}", entry.name);
+                worst = worst.max(if is_no(&error) { FAILED } else { UNUSABLE });
             }
         }
     }
@@ -72,22 +79,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             println!("{} is unregistered", entry.name);
         }
     }
-    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    Ok(ExitCode::from(worst))
 }
 
-async fn unregister(entry: &Entry, system_id: &SystemId) -> Result<(), String> {
-    let client = entry.client().map_err(|error| format!("{error:#}"))?;
-    let done = if is_authentication_token(&entry.token) {
-        client.unregister_manager(&entry.token, system_id).await
+async fn unregister(client: &Client, token: &SecretString, system_id: &SystemId) -> Result<(), CallError> {
+    if is_authentication_token(token) {
+        client.unregister_manager(token, system_id).await
     } else {
-        client.unregister(&entry.token).await
-    };
-    match done {
-        // GitLab never heard of this manager: nothing is left to delete.
-        Ok(()) | Err(CallError::Refused { status: 404, .. }) => Ok(()),
-        Err(CallError::Forbidden(_)) => {
-            Err("GitLab does not know its token; `staffetta verify --delete` takes it out of the file".into())
-        }
-        Err(error) => Err(error.to_string()),
+        client.unregister(token).await
     }
 }

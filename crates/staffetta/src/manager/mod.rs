@@ -72,6 +72,9 @@ pub struct Shared {
     /// Where tokens are renewed; unset, they are not.
     config_file: OnceLock<PathBuf>,
     renewed: Notify,
+    reloaded: Notify,
+    /// Sets off a pass of the reaper at once.
+    reap_now: Notify,
     slots: Arc<Slots>,
     regions: Regions,
     stop: tokio::sync::watch::Sender<Stop>,
@@ -150,6 +153,8 @@ impl Manager {
             former: Mutex::default(),
             config_file: OnceLock::new(),
             renewed: Notify::new(),
+            reloaded: Notify::new(),
+            reap_now: Notify::new(),
             slots: Arc::default(),
             regions,
             stop: tokio::sync::watch::Sender::new(Stop::No),
@@ -189,6 +194,7 @@ impl Manager {
         for runner in runners {
             self.shared.polls.spawn(serve(self.shared.clone(), runner));
         }
+        self.shared.reloaded.notify_one();
         Ok(())
     }
 
@@ -199,6 +205,8 @@ impl Manager {
         let old = rotate::old_tokens_beside(Some(config_file));
         let former = rotate::former(old, &runners, &self.shared.regions).await;
         *lock(&self.shared.former) = former;
+        // The first pass may have been without these.
+        self.shared.reap_now.notify_one();
         self.shared.polls.spawn(rotate::run(self.shared.clone(), config_file.clone()));
     }
 
@@ -303,6 +311,7 @@ async fn reap_regularly(shared: Arc<Shared>) {
         }
         tokio::select! {
             () = tokio::time::sleep(REAP_INTERVAL) => {}
+            () = shared.reap_now.notified() => {}
             _ = stop.wait_for(|stop| !stop.asks_for_jobs()) => return,
         }
     }

@@ -98,6 +98,7 @@ pub async fn run(shared: Arc<Shared>, config_file: PathBuf) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            () = shared.reloaded.notified() => {}
             _ = stop.wait_for(|stop| !stop.asks_for_jobs()) => return,
         }
     }

@@ -37,8 +37,9 @@ pub async fn optional(question: &str) -> anyhow::Result<String> {
 /// Asks until there is an answer, which the terminal does not show.
 pub async fn secret(question: &str) -> anyhow::Result<SecretString> {
     loop {
-        eprint!("{question}: ");
+        // Before the question: whoever sees it may type.
         let quiet = Quiet::start()?;
+        eprint!("{question}: ");
         let answer = line().await;
         drop(quiet);
         eprintln!();

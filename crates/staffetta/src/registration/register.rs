@@ -132,7 +132,8 @@ impl Order {
     fn write_into(&self, text: &str, given: &Given) -> anyhow::Result<String> {
         let there = entries::entries(&parse(&self.config_file, text)?, &|name| std::env::var(name).ok());
         let file = self.config_file.display();
-        if let Some(same) = there.iter().find(|entry| entry.token.expose_secret() == given.token.expose_secret()) {
+        let token = given.token.expose_secret();
+        if let Some(same) = there.iter().find(|entry| !token.is_empty() && entry.token.expose_secret() == token) {
             return Err(anyhow!("this token is in {file} already, as runner {:?}", same.name));
         }
         if there.iter().any(|entry| entry.name == self.name) {
@@ -206,16 +207,19 @@ const REGISTRATION_GONE: (u16, &str) = (
 );
 const PERSONAL_UNFIT: (u16, &str) = (401, "it needs the scope create_runner");
 
-/// A refusal with its way out; anything that may pass is none.
+/// GitLab's no; anything else may pass.
+pub fn is_no(error: &CallError) -> bool {
+    matches!(error, CallError::Forbidden(_) | CallError::Refused { status: 400..=499, .. })
+}
+
+/// A refusal with its way out.
 fn refusal(what: &str, (known, way_out): (u16, &str), error: CallError) -> Failure {
     match error {
         CallError::Forbidden(message) => Failure::Refused(format!("GitLab does not accept the {what}: {message}")),
         CallError::Refused { status, message } if status == known => {
             Failure::Refused(format!("GitLab does not accept the {what} ({message}): {way_out}"))
         }
-        CallError::Refused { status: 400..=499, message } => {
-            Failure::Refused(format!("GitLab refuses to make the runner: {message}"))
-        }
+        no if is_no(&no) => Failure::Refused(format!("GitLab refuses to make the runner: {no}")),
         other => Failure::Impossible(other.into()),
     }
 }

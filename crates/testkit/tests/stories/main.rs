@@ -11,5 +11,7 @@ mod ecs_faults;
 mod gitlab_faults;
 mod journey;
 mod lost_tasks;
+mod registration;
 mod restart;
+mod rotation;
 mod scripts;
