@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use embedded::fargate;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,8 +28,11 @@ pub const SYSTEM_FAILURE: i32 = 102;
 /// design comes from, a shell stays the container's first process.
 const SSHD: &str = r#"umask 077; mkdir -p "$HOME/.ssh" /run/sshd; echo "$SSH_PUBLIC_KEY" > "$HOME/.ssh/authorized_keys"
 keys=$(mktemp -d); ssh-keygen -q -t ed25519 -N '' -f "$keys/host_key"
+trap 'kill $sshd' TERM
 /usr/sbin/sshd -D -e -f /dev/null -o ListenAddress="${STAFFETTA_LISTEN%:*}" -o Port="${STAFFETTA_LISTEN##*:}" \
-  -o HostKey="$keys/host_key" -o UsePAM=yes -o StrictModes=no -o PidFile=none"#;
+  -o HostKey="$keys/host_key" -o UsePAM=yes -o StrictModes=no -o PidFile=none &
+sshd=$!
+wait $sshd"#;
 
 /// An embedded Fargate, and an `ecs.toml` for it.
 pub struct Driver {
@@ -169,37 +174,9 @@ Port = {}
         DriverJob { id, temporary, environment, ecs_toml: self.ecs_toml() }
     }
 
-    /// Registers a task definition: OpenSSH, with this environment, after these commands.
+    /// [`register`] for this driver's tasks.
     pub async fn register(&self, family: &str, environment: &[(&str, &str)], before: &str) {
-        let environment: Vec<Value> =
-            environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-        let mut container = json!({
-            "name": "ci-coordinator", "image": "staffetta/sshd", "essential": true, "environment": environment,
-            "portMappings": [{"containerPort": 22, "protocol": "tcp"}],
-        });
-        container["entryPoint"] = json!(["/bin/sh", "-c", format!("{before}\n{SSHD}")]);
-        let request = json!({
-            "family": family, "requiresCompatibilities": ["FARGATE"], "networkMode": "awsvpc",
-            "cpu": "256", "memory": "512", "containerDefinitions": [container],
-        });
-        self.ecs("RegisterTaskDefinition", request).await;
-    }
-
-    /// One call of ECS that must succeed, without any AWS code.
-    pub async fn ecs(&self, operation: &str, request: Value) {
-        let address = self.fargate.url().strip_prefix("http://").expect("a URL");
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
-        let body = request.to_string();
-        let head = format!(
-            "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
-             Authorization: AWS4-HMAC-SHA256 unchecked\r\nContent-Type: application/x-amz-json-1.1\r\n\
-             X-Amz-Target: AmazonEC2ContainerServiceV20141113.{operation}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).await.expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{operation}: {answer}");
+        register(&self.fargate, family, environment, before).await;
     }
 
     /// Waits until no task is meant to run any more.
@@ -234,7 +211,8 @@ impl DriverJob {
 
     /// The process of a call that is under way.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
-        Command::new(program("staffetta"))
+        let mut command = Command::new(program("staffetta"));
+        command
             .arg("--config")
             .arg(&self.ecs_toml)
             .arg("custom")
@@ -243,13 +221,14 @@ impl DriverJob {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(&self.environment)
             .current_dir(self.temporary.path())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the driver starts")
+            .process_group(0);
+        Self::piped(command)
+    }
+
+    /// Starts a command whose output is read by [`DriverJob::ended`].
+    pub fn piped(mut command: Command) -> Child {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().expect("a process")
     }
 
     pub async fn call(&self, arguments: &[&str]) -> Ended {
@@ -297,8 +276,48 @@ impl DriverJob {
     }
 }
 
+/// The private key in a metadata file, as text.
+pub fn private_key(metadata: &Value) -> String {
+    let text = metadata["PrivateKey"].as_str().expect("a key");
+    let bytes = BASE64_STANDARD.decode(text).expect("base64");
+    String::from_utf8(bytes).expect("PEM")
+}
+
 /// Sends a signal to the process group of a call, as a runner does.
 pub fn signal(child: &Child, signal: Signal) {
     let pid = child.id().expect("it runs").cast_signed();
     kill(Pid::from_raw(-pid), signal).expect("a signal");
+}
+
+/// Registers a task definition: OpenSSH, with this environment, after these commands.
+pub async fn register(fargate: &fargate::Server, family: &str, environment: &[(&str, &str)], before: &str) {
+    let environment: Vec<Value> =
+        environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let mut container = json!({
+        "name": "ci-coordinator", "image": "staffetta/sshd", "essential": true, "environment": environment,
+        "portMappings": [{"containerPort": 22, "protocol": "tcp"}],
+    });
+    container["entryPoint"] = json!(["/bin/sh", "-c", format!("{before}\n{SSHD}")]);
+    let request = json!({
+        "family": family, "requiresCompatibilities": ["FARGATE"], "networkMode": "awsvpc",
+        "cpu": "256", "memory": "512", "containerDefinitions": [container],
+    });
+    ecs(fargate, "RegisterTaskDefinition", request).await;
+}
+
+/// One call of ECS that must succeed, without any AWS code.
+pub async fn ecs(fargate: &fargate::Server, operation: &str, request: Value) {
+    let address = fargate.url().strip_prefix("http://").expect("a URL");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let body = request.to_string();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Authorization: AWS4-HMAC-SHA256 unchecked\r\nContent-Type: application/x-amz-json-1.1\r\n\
+         X-Amz-Target: AmazonEC2ContainerServiceV20141113.{operation}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).await.expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{operation}: {answer}");
 }

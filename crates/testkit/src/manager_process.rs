@@ -20,9 +20,14 @@ pub struct ManagerProcess {
 
 impl ManagerProcess {
     pub fn start(config: &Path) -> Self {
-        let mut child = Command::new(program("staffetta"))
-            .args(["run", "--config"])
-            .arg(config)
+        let mut command = Command::new(program("staffetta"));
+        command.args(["run", "--config"]).arg(config);
+        Self::of(command)
+    }
+
+    /// The same, started by another command.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command
             .env("AWS_ACCESS_KEY_ID", "made-up")
             .env("AWS_SECRET_ACCESS_KEY", "made-up")
             .env("NO_COLOR", "1")

@@ -45,6 +45,8 @@ pub struct Config {
     pub clusters: Vec<String>,
     /// The region that stands in ARNs and zone names.
     pub region: String,
+    /// Subnets and security groups that exist although their ids have another form than `subnet-…` and `sg-…`.
+    pub network_ids: Vec<String>,
     pub delays: Delays,
     /// Throttle as ECS does.
     pub real_rates: bool,
@@ -64,6 +66,7 @@ impl Config {
             agent: agent.into(),
             clusters: vec!["default".into()],
             region: "us-east-1".into(),
+            network_ids: Vec::new(),
             delays: Delays::default(),
             real_rates: false,
             engine: EngineMode::Auto,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use embedded::fargate::{CallFault, Stuck, TaskFault};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use testkit::driver::{Driver, DriverJob, SYSTEM_FAILURE, signal};
+use testkit::driver::{Driver, DriverJob, SYSTEM_FAILURE, ecs, signal};
 use testkit::eventually;
 
 /// Kills a `prepare` once `moment` is there, and has `cleanup` find what it left.
@@ -113,7 +113,7 @@ async fn tasks_that_nobody_cleaned_up_are_swept_when_their_time_is_over() {
         "startedBy": "staffetta-driver/abcdefghi",
         "overrides": {"containerOverrides": [{"name": "ci-coordinator", "environment": environment}]},
     });
-    driver.ecs("RunTask", forgotten).await;
+    ecs(&driver.fargate, "RunTask", forgotten).await;
     let (running, job) = (driver.job(&[]), driver.job(&[]));
     running.prepare().await.succeeded();
     job.prepare().await.succeeded();

@@ -1,6 +1,7 @@
 //! The journey of a job, told as stories: the real manager, AWS SDK, SSH and agent against the embedded servers.
 //! Each story ends with `World::end`, which fails if a task is left.
 
+mod article;
 mod cancel;
 mod chosen_task;
 mod command_line;
@@ -11,6 +12,7 @@ mod ecs_faults;
 mod gitlab_faults;
 mod journey;
 mod lost_tasks;
+mod official_runner;
 mod registration;
 mod restart;
 mod rotation;

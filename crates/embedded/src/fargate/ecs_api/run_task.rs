@@ -104,7 +104,7 @@ pub(super) fn run_task(
     let request: RunTask = read(body.clone())?;
     let token = body.as_object_mut().and_then(|body| body.remove("clientToken"));
     world.with(|state| {
-        let accepted = check(state, &request)?;
+        let accepted = check(state, &request, &world.config.network_ids)?;
         let token =
             token.as_ref().and_then(Value::as_str).map(|token| (accepted.cluster.name.clone(), token.to_owned()));
         if let Some(earlier) = token.as_ref().and_then(|token| state.tokens.get(token)) {
@@ -141,12 +141,12 @@ fn tasks(state: &State, arns: &[String]) -> Value {
     json!({"tasks": tasks.map(|task| task_json::task(task, &state.region)).collect::<Vec<_>>(), "failures": []})
 }
 
-fn check(state: &State, request: &RunTask) -> Result<Accepted, Failure> {
+fn check(state: &State, request: &RunTask, network_ids: &[String]) -> Result<Accepted, Failure> {
     let cluster = state.cluster(request.cluster.as_deref())?.clone();
     check_plain_values(request)?;
     let capacity_provider = check_capacity(request, &cluster)?;
     let definition = check_definition(state, &request.task_definition)?;
-    let network = check_network(request)?;
+    let network = check_network(request, network_ids)?;
     let overrides_json = request.overrides.clone().unwrap_or_else(|| json!({}));
     // Measured in characters of JSON, punctuation included.
     if overrides_json.to_string().chars().count() > 8192 {
@@ -291,7 +291,7 @@ fn check_definition(state: &State, asked: &str) -> Result<Arc<TaskDefinition>, F
     Ok(definition.clone())
 }
 
-fn check_network(request: &RunTask) -> Result<Network, Failure> {
+fn check_network(request: &RunTask, more_ids: &[String]) -> Result<Network, Failure> {
     let network = request.network_configuration.as_ref().and_then(|one| one.awsvpc_configuration.clone());
     let network = network.ok_or_else(|| {
         Failure::invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
@@ -305,13 +305,14 @@ fn check_network(request: &RunTask) -> Result<Network, Failure> {
         return Err(Failure::invalid("securityGroups can have at most 5 items."));
     }
     // Every well-formed id exists here: there is no VPC behind it that could lack one.
-    if let Some(subnet) = network.subnets.iter().find(|id| !id.starts_with("subnet-")) {
+    let is_missing = |id: &&String, prefix: &str| !id.starts_with(prefix) && !more_ids.contains(id);
+    if let Some(subnet) = network.subnets.iter().find(|id| is_missing(id, "subnet-")) {
         return Err(Failure::invalid(format!(
             "Error retrieving subnet information for [{subnet}]: The subnet ID '{subnet}' does not exist \
              (ErrorCode: InvalidSubnetID.NotFound)"
         )));
     }
-    if let Some(group) = network.security_groups.iter().find(|id| !id.starts_with("sg-")) {
+    if let Some(group) = network.security_groups.iter().find(|id| is_missing(id, "sg-")) {
         return Err(Failure::invalid(format!(
             "Error retrieving security group information for [{group}]: The security group '{group}' does not exist \
              (ErrorCode: InvalidGroup.NotFound)"

@@ -3,6 +3,7 @@
 //! It measures and never judges: a number over its budget is shown as such, and the exit code stays 0.
 
 mod agent;
+mod driver;
 mod latency;
 mod launches;
 mod load;
@@ -38,7 +39,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
     /// Only the part of this name; more than once for several
-    #[arg(long, value_name = "PART", value_parser = ["agent", "latency", "load", "launches"])]
+    #[arg(long, value_name = "PART", value_parser = ["agent", "latency", "driver", "load", "launches"])]
     only: Vec<String>,
 }
 
@@ -60,6 +61,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         if arguments.quick { (20, &[50], 8) } else { (60, &[200, 1000], 20) };
     results.add("agent", agent::measure(&bench)).await;
     results.add("latency", latency::measure(&bench, few)).await;
+    results.add("driver", driver::measure(&bench, few)).await;
     for jobs in loads {
         results.add("load", load::measure(&bench, *jobs, Duration::from_secs(observed))).await;
     }
