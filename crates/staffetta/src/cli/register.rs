@@ -134,7 +134,7 @@ struct RecordFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The entry in config.toml")]
 struct EntryFlags {
-    /// Name of the runner here, and its description in GitLab where it is made [default: the template's, else the host's]
+    /// Name of the runner here, and its description in GitLab where it is made [default: this host's]
     #[arg(long, visible_alias = "description", env = "RUNNER_NAME")]
     name: Option<String>,
     /// fargate, or custom with the files of GitLab's Fargate driver [default: the template's, else fargate]
@@ -343,7 +343,8 @@ async fn order(arguments: Arguments) -> anyhow::Result<Order> {
         }
         token => token.unwrap_or_default(),
     };
-    let default_name = template.text(&["name"]).or_else(|| nix::unistd::gethostname().ok()?.into_string().ok());
+    // Not the template's, as GitLab's runner has it: one template serves many machines.
+    let default_name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let name = match filled(&entry.name) {
         Some(name) => name,
         None if asks => ask::text("Name of the runner", default_name.as_deref()).await?,

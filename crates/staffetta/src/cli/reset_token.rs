@@ -11,7 +11,7 @@ use job::secret::{ExposeSecret, SecretString};
 use super::{FAILED, UNUSABLE};
 use crate::registration::entries::{self, Entry};
 use crate::registration::register::is_no;
-use crate::registration::renew::{By, Refusal, renew};
+use crate::registration::renew::{By, Failure, renew};
 
 /// Give runners new tokens, in GitLab and in config.toml
 #[derive(Debug, Args)]
@@ -55,19 +55,19 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             (Some(_), None) => return Err(anyhow!("runner {:?} has no id in the file: give --id", entry.name)),
         };
         match renew(&arguments.config, &entry, &entry.client()?, by).await {
-            Ok(Ok(given)) => {
+            Ok(given) => {
                 let (old, new) = (entry.short_token(), ShortToken::of(given.token.expose_secret()));
                 println!("{}: {old} is replaced by {new}", entry.name);
             }
-            Ok(Err(unwritten)) => {
-                let advice = "GitLab has replaced its token and the new one is lost: mend this, then use --pat";
-                return Err(unwritten.error.context(format!("runner {:?}: {advice}", entry.name)));
-            }
-            Err(Refusal::GitLab(error)) => {
+            Err(Failure::Refused(error)) => {
                 eprintln!("staffetta: {}: {error}", entry.name);
                 worst = worst.max(if is_no(&error) { FAILED } else { UNUSABLE });
             }
-            Err(Refusal::NotTried(error)) => return Err(error.context(format!("runner {:?}", entry.name))),
+            Err(Failure::NotTried(error)) => return Err(error.context(format!("runner {:?}", entry.name))),
+            Err(Failure::Unwritten { error, .. }) => {
+                let advice = "GitLab has replaced its token and the new one is lost: mend this, then use --pat";
+                return Err(error.context(format!("runner {:?}: {advice}", entry.name)));
+            }
         }
     }
     Ok(ExitCode::from(worst))

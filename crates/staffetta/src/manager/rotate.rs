@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use aws::fargate::Regions;
 use jiff::Timestamp;
 use job::ids::ShortToken;
@@ -20,7 +20,7 @@ use crate::config;
 use crate::registration::entries::{self, Entry, Given, replace_token};
 use crate::registration::new_version::NewVersion;
 use crate::registration::old_tokens::{self, OldToken};
-use crate::registration::renew::{By, Refusal, Unwritten, renew};
+use crate::registration::renew::{By, Failure, renew};
 
 /// Tokens live for days at least; a look at the clock is cheap.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
@@ -98,7 +98,8 @@ pub async fn run(shared: Arc<Shared>, config_file: PathBuf) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
-            () = shared.reloaded.notified() => {}
+            // What was changed may be what was in the way.
+            () = shared.reloaded.notified() => rests.clear(),
             _ = stop.wait_for(|stop| !stop.asks_for_jobs()) => return,
         }
     }
@@ -121,17 +122,17 @@ async fn one(shared: &Shared, runner: &Runner, config_file: &Path) -> Duration {
         }
     };
     let given = match renew(config_file, &entry, &runner.client, By::Runner).await {
-        Ok(Ok(given)) => given,
-        Ok(Err(Unwritten { given, error })) => {
+        Ok(given) => given,
+        Err(Failure::Unwritten { given, error }) => {
             error!(runner = %name, error = %format!("{error:#}"), "GitLab renewed the runner's token, and it cannot be written; trying again");
             write_again(config_file, &entry, &given).await;
-            given
+            *given
         }
-        Err(Refusal::GitLab(error)) => {
+        Err(Failure::Refused(error)) => {
             error!(runner = %name, %error, expires_at = ?runner.settings.token_expires_at, "GitLab does not renew the runner's token; trying again later");
             return REST;
         }
-        Err(Refusal::NotTried(error)) => {
+        Err(Failure::NotTried(error)) => {
             warn!(runner = %name, error = %format!("{error:#}"), expires_at = ?runner.settings.token_expires_at, "the runner's token is about to expire, and cannot be renewed");
             return if entry.has_token_in_file() { REST } else { LONG_REST };
         }
@@ -144,7 +145,7 @@ async fn one(shared: &Shared, runner: &Runner, config_file: &Path) -> Duration {
 
 /// A file that the manager would not take must not get a token that only the file has.
 fn entry_of(runner: &Runner, config_file: &Path) -> anyhow::Result<Entry> {
-    config::load(config_file)?;
+    config::load(config_file).map_err(|_| anyhow!("{} has mistakes", config_file.display()))?;
     let token = runner.settings.token.expose_secret();
     let entry = entries::load(config_file)?.into_iter().find(|entry| entry.token.expose_secret() == token);
     entry.context("the file has another token for it, and was not taken up yet")

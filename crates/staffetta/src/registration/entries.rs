@@ -32,6 +32,7 @@ pub struct Entry {
 }
 
 /// A token and its times, as GitLab gave it.
+#[derive(Debug)]
 pub struct Given {
     pub id: Option<u64>,
     pub token: SecretString,

@@ -21,28 +21,20 @@ pub enum By<'a> {
     },
 }
 
-/// GitLab replaced the token and the file could not be written: what is given is the only copy.
-pub struct Unwritten {
-    pub given: Given,
-    pub error: anyhow::Error,
-}
-
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    #[error(transparent)]
-    GitLab(#[from] CallError),
-    /// Nothing was asked.
+pub enum Failure {
+    /// Nothing was asked of GitLab.
     #[error(transparent)]
     NotTried(#[from] anyhow::Error),
+    #[error(transparent)]
+    Refused(#[from] CallError),
+    /// GitLab replaced the token and the file could not be written: this is the only copy.
+    #[error("the new token cannot be written: {error:#}")]
+    Unwritten { given: Box<Given>, error: anyhow::Error },
 }
 
 /// Everything that can fail at no cost does so before GitLab is asked.
-pub async fn renew(
-    config_file: &Path,
-    entry: &Entry,
-    client: &Client,
-    by: By<'_>,
-) -> Result<Result<Given, Unwritten>, Refusal> {
+pub async fn renew(config_file: &Path, entry: &Entry, client: &Client, by: By<'_>) -> Result<Given, Failure> {
     if !entry.has_token_in_file() {
         let file = config_file.display();
         return Err(anyhow!("its token is not in {file} but in the environment: renew it where that is set").into());
@@ -54,8 +46,8 @@ pub async fn renew(
         By::Owner { personal, id } => client.reset_token_as_owner(personal, id).await?,
     };
     let given = Given { id: None, token, obtained_at: Timestamp::now(), expires_at: token_expires_at };
-    Ok(match replace_token(place, config_file, entry, &given) {
+    match replace_token(place, config_file, entry, &given) {
         Ok(()) => Ok(given),
-        Err(error) => Err(Unwritten { given, error }),
-    })
+        Err(error) => Err(Failure::Unwritten { given: Box::new(given), error }),
+    }
 }

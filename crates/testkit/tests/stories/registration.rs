@@ -277,6 +277,18 @@ async fn the_environment_gives_what_the_command_line_leaves_out() {
     }
 }
 
+/// As GitLab's runner has it: one template serves many machines.
+#[tokio::test]
+async fn a_runner_without_a_name_is_called_by_its_host_and_not_by_the_template() {
+    let scene = Scene::start().await;
+    let template = example("fargate-driver/config.toml");
+    let said = scene.register(&["-r", scene.gitlab.registration_token(), "--template-config", &template]).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let host = nix::unistd::gethostname().expect("a name").into_string().expect("UTF-8");
+    assert_eq!(scene.gitlab.runners()[0].description, host);
+    assert!(scene.text().contains(&format!("name = \"{host}\"")) && scene.text().contains("executor = \"custom\""));
+}
+
 #[tokio::test]
 async fn what_is_in_the_file_stays_as_it_is() {
     let scene = Scene::start().await;
