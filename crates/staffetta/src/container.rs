@@ -137,7 +137,8 @@ fn token(outside: &Outside, needed: bool, mistakes: &mut Vec<String>) -> Option<
             Err(error) => mistakes.push(format!("{TOKEN_FILE} names {path}, which cannot be read: {error}")),
         },
         (None, None) if needed => mistakes.push(format!(
-            "{TOKEN} is not set: the runner's token (glrt-…), injected as a secret; {TOKEN_FILE} may name a file with it"
+            "{TOKEN} is not set: the runner's token (glrt-…), injected as a secret, or in the file {TOKEN_FILE}; `staffetta \
+             register` makes a runner from a registration token, once"
         )),
         (None, None) => {}
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 pub const CANARY: &str = "glrt-canary-in-the-environment-of-the-build";
 
 pub struct Image {
-    /// The files of all layers, and empty folders where a container runtime mounts something.
+    /// The files of all layers, and what every container runtime adds.
     pub root: PathBuf,
     /// As the layers have them: `drwxr-xr-x 65532/65532 etc/gitlab-runner/`.
     pub listing: Vec<String>,
@@ -77,6 +77,8 @@ fn build(name: &str) -> Image {
     for place in ["dev", "proc"] {
         fs::create_dir(root.join(place)).expect("a place to mount on");
     }
+    fs::create_dir_all(root.join("etc")).expect("a folder");
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").expect("a file");
     Image { root, listing, config, pushed }
 }
 
