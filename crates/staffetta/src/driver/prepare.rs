@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws::fargate::{Fargate, Launch, LaunchError, Task, role_is_allowed};
 use job::task;
+use ssh::client::Output;
 use ssh::keys::{Nonce, TaskKey};
 
 use super::metadata::{Kept, Metadata, Store};
@@ -150,6 +151,16 @@ async fn enter(
     metadata.container_ip = task.borrow().address.map(|address| address.to_string()).unwrap_or_default();
     metadata.host_key = Some(connection.host_key().text());
     store.write(metadata)?;
+    // A login shell such as `nologin` lets us in and ends every command with 1, as if each script had failed.
+    let greeted = connection.exec("exit 42", "").await;
     connection.close().await;
-    Ok(())
+    match greeted {
+        Ok(Output { status: Some(42), .. }) => Ok(()),
+        Ok(Output { stdout, stderr, .. }) => Err(Failure::System(format!(
+            "the user {} of the task's image cannot run commands: {}",
+            call.settings.fargate.ssh_user,
+            String::from_utf8_lossy(&[stdout, stderr].concat()).trim()
+        ))),
+        Err(error) => Err(Failure::System(format!("the task lets us in, and then runs no commands: {error}"))),
+    }
 }

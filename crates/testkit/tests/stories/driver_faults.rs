@@ -73,9 +73,29 @@ async fn an_image_that_does_not_take_the_key_is_told_so_and_its_task_is_stopped(
     driver.end().await;
 }
 
+/// Every script would seem to fail by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_cannot_run_commands_is_found_before_the_first_script() {
+    let driver = Driver::start().await;
+    if !driver.is_isolated() {
+        return;
+    }
+    let nologin = "sed -i 's|^root:\\(.*\\):[^:]*$|root:\\1:/usr/sbin/nologin|' /etc/passwd";
+    driver.register("nologin", &[], nologin).await;
+    let job = driver.job(&[("FARGATE_TASK_DEFINITION", "nologin")]);
+    let prepared = job.prepare().await.failed(SYSTEM_FAILURE, "the user root of the task's image cannot run commands");
+    assert!(prepared.stderr.contains("This account is currently not available"), "{prepared:?}");
+    driver.idle().await;
+    job.cleanup().await.succeeded();
+    driver.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_host_key_changes_is_not_given_another_script() {
     let driver = Driver::start().await;
+    if !driver.is_isolated() {
+        return;
+    }
     let job = driver.job(&[]);
     job.prepare().await.succeeded();
     // sshd reads its host key anew with SIGHUP.
