@@ -195,6 +195,7 @@ impl Manager {
             self.shared.polls.spawn(serve(self.shared.clone(), runner));
         }
         self.shared.reloaded.notify_one();
+        self.shared.reap_now.notify_one();
         Ok(())
     }
 

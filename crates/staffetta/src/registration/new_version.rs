@@ -129,6 +129,22 @@ mod tests {
     }
 
     #[test]
+    fn one_writer_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        let try_lock = || {
+            let folder = File::open(directory.path()).unwrap();
+            Flock::lock(folder, FlockArg::LockExclusiveNonblock).map(drop).map_err(|(_, error)| error)
+        };
+        let change = |text: &str| {
+            assert_eq!(try_lock(), Err(nix::errno::Errno::EWOULDBLOCK), "nobody else writes now");
+            Ok(text.to_owned())
+        };
+        NewVersion::of(&file).unwrap().write(change).unwrap();
+        assert_eq!(try_lock(), Ok(()));
+    }
+
+    #[test]
     fn what_cannot_be_written_leaves_the_file_and_nothing_beside_it() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("config.toml");

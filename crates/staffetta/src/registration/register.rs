@@ -50,7 +50,7 @@ pub enum Failure {
     /// GitLab said no.
     #[error("{0}")]
     Refused(String),
-    #[error("interrupted{0}")]
+    #[error("interrupted: {0}")]
     Interrupted(String),
     #[error(transparent)]
     Impossible(#[from] anyhow::Error),
@@ -83,7 +83,7 @@ pub async fn register(order: &Order, mut interrupted: impl AsyncFnMut()) -> Resu
             tokio::select! {
                 answer = &mut asking => answer?,
                 () = interrupted() => {
-                    return Err(Failure::Interrupted(": GitLab may have made a runner that nobody uses".into()));
+                    return Err(Failure::Interrupted("GitLab may have made a runner that nobody uses".into()));
                 }
             }
         }
@@ -94,7 +94,8 @@ pub async fn register(order: &Order, mut interrupted: impl AsyncFnMut()) -> Resu
         return Err(Failure::Interrupted(order.take_back(&client, &given, &system_id.id).await));
     }
     if let Err(error) = place.write(|text| order.write_into(text, &given)) {
-        return Err(error.context(order.take_back(&client, &given, &system_id.id).await).into());
+        let left = order.take_back(&client, &given, &system_id.id).await;
+        return Err(error.context(format!("the entry cannot be written, and {left}")).into());
     }
     Ok(Done { id, token: given.token, system_id_not_kept: system_id.not_kept })
 }
@@ -109,22 +110,22 @@ fn nobody(order: &Order) -> Given {
 }
 
 impl Order {
+    /// What the entry will say.
+    fn text(&self, key: &'static str) -> Option<String> {
+        let set = self.settings.iter().find(|setting| setting.path == [key]);
+        let set = set.and_then(|setting| setting.value.as_str().map(str::to_owned));
+        set.or_else(|| self.template.text(&[key]))
+    }
+
     fn client(&self) -> anyhow::Result<Client> {
-        let path = |key: &'static str| {
-            let set = self.settings.iter().find(|setting| setting.path == [key]);
-            let set = set.and_then(|setting| setting.value.as_str().map(str::to_owned));
-            set.or_else(|| self.template.text(&[key])).map(PathBuf::from)
-        };
+        let path = |key| self.text(key).map(PathBuf::from);
         let beside = config::Certificates::beside(&self.config_file, &self.url);
         let (cert, key) = beside.client.unzip();
         Ok(Client::new(ClientConfig {
             tls_ca_file: path("tls-ca-file").or(beside.ca),
             tls_cert_file: path("tls-cert-file").or(cert),
             tls_key_file: path("tls-key-file").or(key),
-            ..ClientConfig::new(
-                &self.url,
-                Info::new(&self.executor, self.template.text(&["shell"]).unwrap_or_default()),
-            )
+            ..ClientConfig::new(&self.url, Info::new(&self.executor, self.text("shell").unwrap_or_default()))
         })?)
     }
 
@@ -178,24 +179,22 @@ impl Order {
         }
     }
 
-    /// Ends a sentence about why the runner is not in the file.
+    /// Says what is left of the runner.
     async fn take_back(&self, client: &Client, given: &Given, system_id: &SystemId) -> String {
         let id = given.id.map(|id| format!(" {id}")).unwrap_or_default();
-        if self.leave_runner {
-            return format!(": runner{id} is left in GitLab, as --leave-runner says");
-        }
-        let taken_back = match &self.access {
-            Access::Runner(token) if is_authentication_token(token) => {
-                client.unregister_manager(token, system_id).await
+        if let Access::Runner(token) = &self.access {
+            if is_authentication_token(token) && !self.leave_runner {
+                // The row of this manager, which the verification made; GitLab shows it as one that never came.
+                let _ = client.unregister_manager(token, system_id).await;
             }
-            // The runner was there before.
-            Access::Runner(_) => return String::new(),
-            Access::RegistrationToken(..) | Access::Owner(..) => client.unregister(&given.token).await,
-        };
-        match (&self.access, taken_back) {
-            (Access::Runner(_), Ok(()) | Err(_)) => ": the runner stays in GitLab, and its token good".into(),
-            (_, Ok(())) => format!(": runner{id} was deleted in GitLab again"),
-            (_, Err(error)) => format!(": runner{id} could not be deleted in GitLab again ({error}); delete it there"),
+            return format!("runner{id} stays in GitLab as it was");
+        }
+        if self.leave_runner {
+            return format!("runner{id} is left in GitLab, as --leave-runner says");
+        }
+        match client.unregister(&given.token).await {
+            Ok(()) => format!("runner{id} was deleted in GitLab again"),
+            Err(error) => format!("runner{id} could not be deleted in GitLab again ({error}): delete it there"),
         }
     }
 }

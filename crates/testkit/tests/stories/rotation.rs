@@ -155,3 +155,21 @@ async fn a_token_that_may_not_or_cannot_be_renewed_is_left_alone_with_a_warning(
     drop((manager, other));
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_token_without_tasks_is_forgotten() {
+    let world = World::without_manager(Setup::default()).await;
+    let file = world.config_file();
+    let token = |name: &str, token: &str, hours: i64| {
+        let replaced_at = Timestamp::now() - SignedDuration::from_hours(hours);
+        format!("[[tokens]]\nrunner = \"{name}\"\ntoken = \"{token}\"\nreplaced_at = \"{replaced_at}\"\n")
+    };
+    let text = token("dev", "glrt-t1_long-ago-replaced", 2) + &token("staging", "glrt-t1_just-now-replaced", 0);
+    fs::write(file.with_file_name(".staffetta_old_tokens"), text).expect("old tokens");
+    let mut manager = ManagerProcess::start(&file);
+    manager.until_log("the last task of an old token is gone").await;
+    let left = old_tokens(&file);
+    assert!(!left.contains("long-ago") && left.contains("just-now"), "a launch of this one may be under way: {left}");
+    drop(manager);
+    world.end().await;
+}
