@@ -151,6 +151,11 @@ async fn enter(
     metadata.container_ip = task.borrow().address.map(|address| address.to_string()).unwrap_or_default();
     metadata.host_key = Some(connection.host_key().text());
     store.write(metadata)?;
+    if connection.is_agent_itself() {
+        let reason =
+            "the task's image starts staffetta-agent, which takes whole jobs of `staffetta run`; scripts need OpenSSH";
+        return Err(Failure::System(reason.to_owned()));
+    }
     // A login shell such as `nologin` lets us in and ends every command with 1, as if each script had failed.
     let greeted = connection.exec("exit 42", "").await;
     connection.close().await;

@@ -128,6 +128,22 @@ async fn without_variables_all_that_is_missing_is_told_at_once() {
     }
 }
 
+/// The kernel spares the first process of a container every signal that it has no handler for.
+#[tokio::test]
+#[ignore = "needs root, buildah and the static programs: run by `make test`"]
+async fn a_signal_at_the_very_start_is_not_lost() {
+    let volume = volume();
+    let nobody = "http://127.0.0.1:1";
+    let config = format!(
+        "concurrent = 1\n[[runners]]\nurl = \"{nobody}\"\ntoken = \"glrt-none\"\nexecutor = \"fargate\"\n\
+         [runners.fargate]\ncluster = \"dev\"\nsubnets = [\"subnet-1\"]\nsecurity_groups = [\"sg-1\"]\ntask_definition = \"x\"\n"
+    );
+    put(&volume, "config.toml", config);
+    let mut container = start(&volume, &[("AWS_REGION", "us-east-1".into())]);
+    container.until_said(" starts").await;
+    stop(container).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, buildah and the static programs: run by `make test`"]
 async fn variables_are_enough_for_a_job_and_the_token_is_in_no_file() {

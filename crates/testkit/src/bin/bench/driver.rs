@@ -1,15 +1,15 @@
 //! The driver: what its calls cost beside the task's own start and the script's own time.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use embedded::fargate::{Config, Delays};
 use nix::unistd::Pid;
 use testkit::driver::{Driver, DriverJob, Ended};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::latency::answers;
 use crate::processes::memory;
 use crate::scene::{Bench, milliseconds};
 use crate::table::Row;
@@ -18,6 +18,7 @@ use crate::table::Row;
 const AT_ONCE: usize = 50;
 /// As at AWS, the task's address is known before its port answers.
 const PULL: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn measure(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
     eprintln!("The driver: {calls} jobs one by one, {AT_ONCE} at once");
@@ -27,27 +28,18 @@ pub async fn measure(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn driver(bench: &Bench, delays: Delays, definition: &str) -> Driver {
-    let driver = Driver::with(Config { clusters: vec!["ci".into()], delays, ..Config::new(&bench.agent) }).await;
-    let text = std::fs::read_to_string(driver.ecs_toml()).unwrap_or_default();
-    driver.write(&text.replace("staffetta-sshd", definition));
-    driver
+async fn driver(bench: &Bench, delays: Delays) -> Driver {
+    Driver::with(Config { clusters: vec!["ci".into()], delays, ..Config::new(&bench.agent) }).await
 }
 
-/// What `prepare` takes before RunTask arrives and after the task's port answers. The agent's image, since it tells when
-/// that is; `prepare` does no more with it than with OpenSSH.
+/// What `prepare` takes before RunTask arrives and after the task's port answers.
 async fn prepare(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
-    let driver = driver(bench, Delays { pull: PULL, ..Delays::default() }, "staffetta-agent").await;
+    let driver = driver(bench, Delays { pull: PULL, ..Delays::default() }).await;
     let (mut beyond, mut cleanup) = (Vec::new(), Vec::new());
     for index in 0..calls {
         let job = driver.job(&[]);
-        let total = timed(job.prepare()).await?;
-        let task =
-            driver.fargate.tasks().into_iter().find(|task| task.environment[job::task::JOB] == job.id.to_string());
-        let task = task.context("no task")?;
-        let log = driver.fargate.task_log(&task.arn).unwrap_or_default();
-        let start = milliseconds(task.created_at, answers(&log).context("the task never listened")?);
-        beyond.push(total - start);
+        let (total, start) = tokio::join!(timed(job.prepare()), start_of_task(&driver, job.id));
+        beyond.push(total? - start?);
         let cleaned = timed(job.cleanup()).await?;
         // The first one of a driver looks for forgotten tasks too.
         if index > 0 {
@@ -62,9 +54,25 @@ async fn prepare(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
     Ok(rows.into_iter().flatten().collect())
 }
 
+/// Milliseconds from the arrival of a job's RunTask until the task's port answers.
+async fn start_of_task(driver: &Driver, job: u64) -> anyhow::Result<f64> {
+    let (job, give_up) = (job.to_string(), Instant::now() + PATIENCE);
+    while Instant::now() < give_up {
+        let mut tasks = driver.fargate.tasks().into_iter();
+        let task = tasks.find(|task| task.environment.get(job::task::JOB) == Some(&job));
+        if let Some((task, address)) = task.and_then(|task| Some((task.clone(), task.address?)))
+            && TcpStream::connect((address, driver.fargate.ssh_port())).await.is_ok()
+        {
+            return Ok(milliseconds(task.created_at, SystemTime::now()));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bail!("the task of job {job} never answered")
+}
+
 /// A script that does nothing, in a task with OpenSSH; and the same with OpenSSH's own client.
 async fn run(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
-    let driver = driver(bench, Delays::default(), "staffetta-sshd").await;
+    let driver = driver(bench, Delays::default()).await;
     let job = driver.job(&[]);
     job.prepare().await.succeeded();
     let key = job.temporary().join("key");
@@ -100,7 +108,7 @@ async fn run(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
 
 /// Fifty jobs of one runner, each in its script.
 async fn at_once(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let driver = driver(bench, Delays::default(), "staffetta-sshd").await;
+    let driver = driver(bench, Delays::default()).await;
     let jobs: Vec<_> = (0..AT_ONCE).map(|_| driver.job(&[])).collect();
     let prepares: Vec<_> = jobs.iter().map(|job| job.spawn(&["prepare"])).collect();
     for child in prepares {

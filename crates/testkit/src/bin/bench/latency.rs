@@ -59,7 +59,7 @@ pub async fn measure(bench: &Bench, jobs: usize) -> anyhow::Result<Vec<Row>> {
 }
 
 /// When the agent began to listen: the line of its own log says so.
-pub fn answers(log: &[u8]) -> Option<SystemTime> {
+fn answers(log: &[u8]) -> Option<SystemTime> {
     let log = String::from_utf8_lossy(log);
     let line = log.lines().find(|line| line.contains("waiting for a job"))?;
     let time: Timestamp = line.split_whitespace().next()?.parse().ok()?;
