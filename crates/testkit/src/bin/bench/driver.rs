@@ -29,7 +29,14 @@ pub async fn measure(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
 }
 
 async fn driver(bench: &Bench, delays: Delays) -> Driver {
-    Driver::with(Config { clusters: vec!["ci".into()], delays, ..Config::new(&bench.agent) }).await
+    let driver = Driver::with(Config { clusters: vec!["ci".into()], delays, ..Config::new(&bench.agent) }).await;
+    // What root has in its profile on this machine would be in no image; a task's files are its own.
+    if driver.is_isolated() {
+        driver.register("clean", &[], "rm -f /root/.bashrc /root/.profile /root/.bash_profile").await;
+        let text = std::fs::read_to_string(driver.ecs_toml()).unwrap_or_default();
+        driver.write(&text.replace("staffetta-sshd", "clean"));
+    }
+    driver
 }
 
 /// What `prepare` takes before RunTask arrives and after the task's port answers.
@@ -73,14 +80,7 @@ async fn start_of_task(driver: &Driver, job: u64) -> anyhow::Result<f64> {
 /// A script that does nothing, in a task with OpenSSH; and the same with OpenSSH's own client.
 async fn run(bench: &Bench, calls: usize) -> anyhow::Result<Vec<Row>> {
     let driver = driver(bench, Delays::default()).await;
-    // What root has in its profile on this machine would be in no image; a task's files are its own.
-    let job = match driver.is_isolated() {
-        true => {
-            driver.register("clean", &[], "rm -f /root/.bashrc /root/.profile /root/.bash_profile").await;
-            driver.job(&[("FARGATE_TASK_DEFINITION", "clean")])
-        }
-        false => driver.job(&[]),
-    };
+    let job = driver.job(&[]);
     job.prepare().await.succeeded();
     let key = job.temporary().join("key");
     let metadata: serde_json::Value = serde_json::from_slice(&std::fs::read(&driver.metadata_files()[0])?)?;
