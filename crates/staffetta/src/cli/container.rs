@@ -1,11 +1,11 @@
 //! `staffetta container`: the entry point of the manager's image, where there is no shell that could do this.
 
 use std::ffi::OsStr;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::{env, fs, io};
+use std::{env, fs};
 
 use anyhow::Context;
 use clap::Args;
@@ -14,6 +14,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::Pid;
 
 use crate::container::{Outside, TOKEN, start};
+use crate::registration::new_version::NewVersion;
 
 /// Make config.toml from the environment if there is none, then run the manager: the manager image's entry point
 #[derive(Debug, Args)]
@@ -62,10 +63,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let names = start.without_effect.join(", ");
         eprintln!("staffetta: {} is there and used as it is; without effect: {names}", file.display());
     }
-    if let Some(text) = &start.config {
-        write(file, text).with_context(|| {
-            format!("{} cannot be written; mount a volume there that this user may write to", file.display())
-        })?;
+    if let Some(text) = start.config {
+        NewVersion::of(file)
+            .and_then(|place| place.write(|_| Ok(text)))
+            .context("mount a volume there that this user may write to")?;
     }
     if Pid::this() == Pid::from_raw(1) {
         // The orphans of a container become children of its first process. The manager starts no process that it
@@ -79,13 +80,4 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         manager.env(TOKEN, token.expose_secret());
     }
     Err(manager.exec()).context("cannot become the manager")
-}
-
-/// Whole or not at all, with mode 0600.
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new("/")))?;
-    new.write_all(text.as_bytes())?;
-    new.as_file().sync_all()?;
-    new.persist(file)?;
-    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use ssh::client::AgentBinaries;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::logging;
@@ -63,19 +63,36 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(folder) => AgentBinaries::in_directory(folder),
         None => AgentBinaries::beside_this_program()?,
     };
+    let mut signals = Signals::listen()?;
     info!(config = %arguments.config.display(), runners = loaded.config.runners.len(), concurrent = loaded.config.concurrent, system_id = %system_id.id, "staffetta {} starts", job::VERSION);
     let manager = Manager::start(loaded.config, system_id.id, agents).await?;
     manager.renew_tokens_in(&arguments.config).await;
-    serve(&manager, &mut watched).await?;
+    serve(&manager, &mut watched, &mut signals).await?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Listened to before the manager starts, and acted on after: a signal in between would end the manager with jobs in its
+/// hands, or be lost where it is a container's first process, which the kernel spares signals that it has no handler for.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Signals and the configuration file, until nothing is left to do.
-async fn serve(manager: &Manager, watched: &mut Reload) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+async fn serve(manager: &Manager, watched: &mut Reload, signals: &mut Signals) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(reload::INTERVAL);
     loop {
         let told = tokio::select! {
@@ -83,14 +100,14 @@ async fn serve(manager: &Manager, watched: &mut Reload) -> anyhow::Result<()> {
                 info!(jobs_left_to_their_tasks = manager.running(), "stopped");
                 return Ok(());
             }
-            _ = terminate.recv() => { stop(manager); continue }
-            _ = interrupt.recv() => { stop(manager); continue }
-            _ = quit.recv() => {
+            _ = signals.terminate.recv() => { stop(manager); continue }
+            _ = signals.interrupt.recv() => { stop(manager); continue }
+            _ = signals.quit.recv() => {
                 info!(jobs = manager.running(), "draining: no more jobs are asked for; running ones are waited for");
                 manager.quit();
                 continue
             }
-            _ = hang_up.recv() => true,
+            _ = signals.hang_up.recv() => true,
             () = manager.renewed() => true,
             _ = look.tick() => false,
         };
