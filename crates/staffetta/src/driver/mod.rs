@@ -103,19 +103,19 @@ impl Call {
 }
 
 /// GitLab's runner ends a call with SIGTERM; a person at a terminal with Ctrl-C.
-struct Told {
+struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Told {
+impl StopSignal {
     fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::System(format!("cannot wait for signals: {error}")));
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
     /// Resolves when the call is told to stop.
-    async fn to_stop(&mut self) {
+    async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -12,7 +12,7 @@ use ssh::client::Output;
 use ssh::keys::{Nonce, TaskKey};
 
 use super::metadata::{Kept, Metadata, Store};
-use super::{Call, Failure, Told, cleanup, say, seconds, warn};
+use super::{Call, Failure, StopSignal, cleanup, say, seconds, warn};
 use crate::reach::{Reached, reach};
 
 /// A little longer than the longest single RunTask.
@@ -21,7 +21,7 @@ const LAST_ANSWER: Duration = Duration::from_secs(25);
 const GRACE: Duration = Duration::from_secs(60 * 60);
 
 pub async fn prepare(call: &Call) -> Result<(), Failure> {
-    let mut told = Told::listen()?;
+    let mut stop = StopSignal::listen()?;
     let launch = Launch { environment: BTreeMap::new(), ..launch(call)? };
     let store = call.store()?;
     if !matches!(store.read()?, Kept::Nothing) {
@@ -47,9 +47,9 @@ pub async fn prepare(call: &Call) -> Result<(), Failure> {
     let definition = launch.task_definition.as_ref().unwrap_or(&config.task_definition);
     say(format_args!("Waiting for a Fargate task ({definition}) in cluster {}", config.cluster));
     let began = Instant::now();
-    let task = run_task(&fargate, &launch, &mut told).await?;
+    let task = run_task(&fargate, &launch, &mut stop).await?;
     say(format_args!("  RunTask accepted: {:.1} s", began.elapsed().as_secs_f64()));
-    match enter(call, &fargate, &task, &key, &store, &mut metadata, &mut told).await {
+    match enter(call, &fargate, &task, &key, &store, &mut metadata, &mut stop).await {
         Ok(()) => {
             say(format_args!("Task {} answers after {:.1} s", task.arn.id(), began.elapsed().as_secs_f64()));
             Ok(())
@@ -105,11 +105,11 @@ fn environment(call: &Call, key: &TaskKey, now: SystemTime) -> BTreeMap<String, 
 }
 
 /// Told to stop, it still waits for the answer that is under way: it may name a task.
-async fn run_task(fargate: &Fargate, launch: &Launch, told: &mut Told) -> Result<Task, Failure> {
+async fn run_task(fargate: &Fargate, launch: &Launch, stop: &mut StopSignal) -> Result<Task, Failure> {
     let mut running = Box::pin(fargate.run_task(launch, |waiting| say(waiting)));
     let ran = tokio::select! {
         ran = &mut running => ran,
-        () = told.to_stop() => {
+        () = stop.received() => {
             if let Ok(Ok(task)) = tokio::time::timeout(LAST_ANSWER, &mut running).await
                 && let Err(error) = fargate.stop_task(&task.arn, "the job ended while its task was started").await
             {
@@ -132,7 +132,7 @@ async fn enter(
     key: &TaskKey,
     store: &Store,
     metadata: &mut Metadata,
-    told: &mut Told,
+    stop: &mut StopSignal,
 ) -> Result<(), Failure> {
     metadata.task_arn = task.arn.as_str().to_owned();
     store.write(metadata)?;
@@ -141,7 +141,7 @@ async fn enter(
     let task = fargate.watch(task);
     let reached = tokio::select! {
         reached = reach(task.clone(), call.settings.start_timeout, target, said) => reached,
-        () = told.to_stop() => return Err(Failure::Interrupted),
+        () = stop.received() => return Err(Failure::Interrupted),
     };
     let connection = match reached {
         Reached::Connected(connection) => connection,

@@ -14,7 +14,7 @@ use tokio::fs::File;
 use tokio::time::{sleep, timeout};
 
 use super::metadata::{Kept, Metadata};
-use super::{Call, Failure, Told};
+use super::{Call, Failure, StopSignal};
 
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -26,7 +26,7 @@ const REASON: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(10);
 
 pub async fn run(call: &Call, script: &Path, stage: &str) -> Result<(), Failure> {
-    let mut told = Told::listen()?;
+    let mut stop = StopSignal::listen()?;
     let text = std::fs::read(script)
         .map_err(|error| Failure::System(format!("cannot read the script {}: {error}", script.display())))?;
     let store = call.store()?;
@@ -45,7 +45,7 @@ pub async fn run(call: &Call, script: &Path, stage: &str) -> Result<(), Failure>
     tracing::debug!(job = %call.job.id, stage, task = metadata.task_arn, "connecting");
     let connected = tokio::select! {
         connected = connect(&target, call.settings.connect_timeout) => connected,
-        () = told.to_stop() => return Err(Failure::Interrupted),
+        () = stop.received() => return Err(Failure::Interrupted),
     };
     let connection = match connected {
         Ok(connection) => connection,
@@ -58,7 +58,7 @@ pub async fn run(call: &Call, script: &Path, stage: &str) -> Result<(), Failure>
         store.write(&metadata)?;
     }
     let (stdout, stderr) = (unbuffered(io::stdout())?, unbuffered(io::stderr())?);
-    let ran = connection.run_script(&script_shell(), text.into(), stdout, stderr, told.to_stop(), GRACE).await;
+    let ran = connection.run_script(&script_shell(), text.into(), stdout, stderr, stop.received(), GRACE).await;
     match ran {
         Ok(ScriptEnd::Exited(0)) => Ok(()),
         Ok(ScriptEnd::Exited(code)) => Err(Failure::Script { exit_code: code.cast_signed() }),

@@ -113,7 +113,7 @@ async fn its_runner_registers_and_passes_a_job_natively() {
     register
         .arg(program("staffetta"))
         .args(["register", "--non-interactive", "--url", world.gitlab.url()])
-        .args(["--registration-token", &world.gitlab.registration_token()])
+        .args(["--registration-token", world.gitlab.registration_token()])
         .args(["--template-config", "/etc/gitlab-runner/template.toml"])
         .args(["--description", "GitLab runner for article", "--executor", "custom", "--tag-list", "article"]);
     DriverJob::ended(DriverJob::piped(register)).await.succeeded();
