@@ -1,7 +1,7 @@
 //! Reach: a task is ready when its SSH server lets us in, which is earlier than when ECS says RUNNING.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws::fargate::{Explanation, Phase, Task, explain, phases};
 use job::outcome::SystemFailure;
@@ -15,6 +15,9 @@ const TRY: Duration = Duration::from_secs(2);
 const EXCHANGE: Duration = Duration::from_secs(60);
 /// Between two tries: this is what a job waits too long on average, doubled.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// An entrypoint that starts sshd before it has written the key needs this much at most.
+const KEY: Duration = Duration::from_secs(5);
 
 /// How waiting for a task ended.
 pub enum Reached {
@@ -44,6 +47,7 @@ pub async fn reach(
 
 /// Tries until the task's server lets us in. Returns only errors that another try does not change.
 async fn connect(mut task: Receiver<Task>, target: impl Fn(IpAddr) -> Target) -> Result<Connection, ConnectError> {
+    let mut refused_since = None;
     loop {
         let address = match task.wait_for(|task| task.address.is_some()).await {
             Ok(task) => task.address,
@@ -60,6 +64,9 @@ async fn connect(mut task: Receiver<Task>, target: impl Fn(IpAddr) -> Target) ->
         let _ = stream.set_nodelay(true);
         match Connection::over(stream, &target, EXCHANGE).await {
             Err(error) if error.may_pass() => tokio::time::sleep(PAUSE).await,
+            Err(ConnectError::KeyRefused { .. }) if refused_since.get_or_insert_with(Instant::now).elapsed() < KEY => {
+                tokio::time::sleep(PAUSE).await;
+            }
             connected => return connected,
         }
     }

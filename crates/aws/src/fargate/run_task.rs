@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aws_sdk_ecs::error::BuildError;
@@ -96,21 +97,34 @@ impl fmt::Display for Waiting {
 pub enum LaunchError {
     /// Asking again would change nothing.
     #[error("ECS does not start the task: {reason}")]
-    Refused { reason: String, fix: String, failure: SystemFailure },
+    Refused { reason: String, fix: String, failure: SystemFailure, perhaps_started: bool },
     /// The launch's patience is over. If an answer was lost, a task may run: it is found by its `startedBy`.
     #[error("ECS did not start the task in {} s: {reason}", waited.as_secs())]
     GaveUp { reason: String, fix: String, failure: SystemFailure, waited: Duration, perhaps_started: bool },
 }
 
 impl Fargate {
-    /// Starts one task. `tell` hears what is being waited for.
+    /// Starts one task. `tell` hears what is being waited for. Once `stop` completes no other call is sent; the one that
+    /// is under way is waited for, since it may name a task.
     ///
     /// Let it finish: dropping it after a call was sent may leave a task that only [`Fargate::list_tasks`] finds.
-    pub async fn run_task(&self, launch: &Launch, mut tell: impl FnMut(&Waiting)) -> Result<Task, LaunchError> {
+    pub async fn run_task(
+        &self,
+        launch: &Launch,
+        mut tell: impl FnMut(&Waiting),
+        stop: impl Future<Output = ()>,
+    ) -> Result<Task, LaunchError> {
         let overrides = overrides(launch)?;
         let choices = choices(&self.config);
         let mut tries = Tries::default();
+        let mut stop = pin!(stop);
+        let mut wait = Duration::ZERO;
         loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => return Err(tries.stopped()),
+                () = tokio::time::sleep(wait) => {}
+            }
             let placement = placement(&choices, &self.config.subnets, tries.placement);
             let token = tries.token(&launch.client_token);
             // Made when its turn comes: a thousand launches that queue must not each hold the SDK's state of a call.
@@ -120,9 +134,9 @@ impl Fargate {
                 Ok(Answer::Conflict(arn)) => return Ok(self.adopt(arn).await),
                 Err(error) => {
                     let now = Instant::now();
-                    let (wait, waiting) = tries.after(&error, &choices, launch.patience, now, rand::random())?;
+                    let (retry_in, waiting) = tries.after(&error, &choices, launch.patience, now, rand::random())?;
                     tell(&waiting);
-                    tokio::time::sleep(wait).await;
+                    wait = retry_in;
                 }
             }
         }
@@ -315,7 +329,8 @@ impl Tries {
                 };
                 let reason = error.to_string();
                 let Some(retry_in) = retry_in else {
-                    return Err(LaunchError::Refused { reason, fix: judgement.fix, failure: judgement.failure });
+                    let Judgement { fix, failure, .. } = judgement;
+                    return Err(LaunchError::Refused { reason, fix, failure, perhaps_started: self.perhaps_started });
                 };
                 // Refused means that nothing runs under this token, unless an answer to it was lost before.
                 if !self.perhaps_started {
@@ -339,6 +354,16 @@ impl Tries {
             return Err(LaunchError::GaveUp { reason, fix, failure, waited, perhaps_started });
         }
         Ok((retry_in, waiting))
+    }
+
+    fn stopped(&self) -> LaunchError {
+        LaunchError::GaveUp {
+            reason: "nobody wants it any more".to_owned(),
+            fix: String::new(),
+            failure: SystemFailure::Runner,
+            waited: self.began.map(|began| began.elapsed()).unwrap_or_default(),
+            perhaps_started: self.perhaps_started,
+        }
     }
 
     fn judge(&mut self, error: &CallError) -> Judgement {
@@ -380,6 +405,7 @@ fn overrides(launch: &Launch) -> Result<TaskOverride, LaunchError> {
             reason: format!("what it sets in the task's environment is {length} characters long"),
             fix: format!("Shorten it: ECS allows {MAX_OVERRIDES} characters for all overrides."),
             failure: SystemFailure::Configuration,
+            perhaps_started: false,
         });
     }
     let mut container = ContainerOverride::builder().name(CONTAINER);
@@ -489,6 +515,7 @@ mod tests {
                 reason: "ClusterNotFoundException: Cluster not found.".into(),
                 fix: "Correct cluster and region: ECS has no such active cluster in this account and region.".into(),
                 failure: SystemFailure::Configuration,
+                perhaps_started: false,
             }
         );
     }

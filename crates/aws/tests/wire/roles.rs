@@ -1,5 +1,6 @@
 //! Calls that are made as another role, and calls to another server than AWS's.
 
+use std::future::pending;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,7 +59,7 @@ async fn all_calls_are_signed_with_the_roles_keys_which_are_asked_for_once() {
     .await;
     let config = FargateConfig { assign_public_ip: true, use_public_ip: true, role: Some(role()), ..ecs.config() };
     let fargate = ecs.connect(&config).await;
-    let started = fargate.run_task(&launch("t"), |_| ()).await.expect("a task");
+    let started = fargate.run_task(&launch("t"), |_| (), pending()).await.expect("a task");
     let mut watch = fargate.watch(&started);
     until(&mut watch, |task| task.address.is_some()).await;
 
@@ -107,8 +108,8 @@ async fn a_role_that_is_not_given_ends_the_launch_at_once_with_what_to_check() {
     })
     .await;
     let fargate = ecs.connect(&FargateConfig { role: Some(role()), ..ecs.config() }).await;
-    let error = fargate.run_task(&launch("t"), |waiting| panic!("{waiting}")).await.expect_err("no role");
-    let LaunchError::Refused { reason, fix, failure } = error else { panic!("{error}") };
+    let error = fargate.run_task(&launch("t"), |waiting| panic!("{waiting}"), pending()).await.expect_err("no role");
+    let LaunchError::Refused { reason, fix, failure, perhaps_started: false } = error else { panic!("{error}") };
     assert!(
         reason.starts_with(&format!("AWS does not give this runner the role {ROLE} (AccessDenied: User: ")),
         "{reason}"

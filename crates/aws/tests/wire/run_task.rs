@@ -1,6 +1,7 @@
 //! RunTask on the wire: what is sent, and what follows from each kind of answer.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ async fn answering(answers: Vec<Answer>) -> Scripted {
 async fn run_task_sends_exactly_this() {
     let ecs = answering(vec![]).await;
     let fargate = ecs.connect(&ecs.config()).await;
-    let task = fargate.run_task(&launch("job-7-1"), |_| panic!("nothing to wait for")).await.expect("a task");
+    let task =
+        fargate.run_task(&launch("job-7-1"), |_| panic!("nothing to wait for"), pending()).await.expect("a task");
     assert_eq!(task.arn.id(), "0a");
     assert_eq!(task.started_by.as_deref(), Some("staffetta/abc"));
     let call = &ecs.calls("RunTask")[0];
@@ -74,7 +76,7 @@ async fn what_the_job_asks_for_replaces_what_the_runner_has() {
         ..launch("b")
     };
     for launch in [launch("a"), asking] {
-        fargate.run_task(&launch, |_| panic!("nothing to wait for")).await.expect("a task");
+        fargate.run_task(&launch, |_| panic!("nothing to wait for"), pending()).await.expect("a task");
     }
     let calls = ecs.calls("RunTask");
     let sent = |key: &str| calls.iter().map(|call| call.body[key].clone()).collect::<Vec<_>>();
@@ -97,7 +99,7 @@ async fn capacity_providers_replace_the_launch_type() {
         ],
         ..ecs.config()
     };
-    ecs.connect(&config).await.run_task(&launch("t"), |_| ()).await.expect("a task");
+    ecs.connect(&config).await.run_task(&launch("t"), |_| (), pending()).await.expect("a task");
     let body = &ecs.calls("RunTask")[0].body;
     assert_eq!(body.get("launchType"), None);
     assert_eq!(body["platformVersion"], "1.4.0");
@@ -127,7 +129,7 @@ async fn throttles_errors_and_empty_answers_are_repeated_with_the_same_token() {
     .await;
     let fargate = ecs.connect(&ecs.config()).await;
     let mut told = Vec::new();
-    fargate.run_task(&launch("t"), |waiting| told.push(waiting.clone())).await.expect("a task");
+    fargate.run_task(&launch("t"), |waiting| told.push(waiting.clone()), pending()).await.expect("a task");
     assert_eq!(ecs.tokens(), ["t"; 5]);
     let kinds = told.iter().filter(|waiting| **waiting != Waiting::Turn).map(|waiting| match waiting {
         Waiting::Throttled { .. } => "throttled",
@@ -155,7 +157,8 @@ async fn a_repeated_run_task_starts_one_task() {
     .await;
     let fargate = ecs.connect(&ecs.config()).await;
     let mut told = Vec::new();
-    let task = fargate.run_task(&launch("t"), |waiting| told.push(waiting.to_string())).await.expect("a task");
+    let task =
+        fargate.run_task(&launch("t"), |waiting| told.push(waiting.to_string()), pending()).await.expect("a task");
     assert_eq!((task.arn.id(), ecs.tokens().len()), ("0", 3));
     assert!(told[0].starts_with("RunTask got no answer ("), "{told:?}");
 }
@@ -173,7 +176,7 @@ async fn without_spot_capacity_it_goes_on_demand_and_says_so() {
     };
     let mut told = Vec::new();
     let fargate = ecs.connect(&config).await;
-    fargate.run_task(&launch("t"), |waiting| told.push(waiting.to_string())).await.expect("a task");
+    fargate.run_task(&launch("t"), |waiting| told.push(waiting.to_string()), pending()).await.expect("a task");
     assert_eq!(told, [format!("no room in FARGATE_SPOT ({NO_CAPACITY}); trying FARGATE now")]);
     assert_eq!(ecs.tokens(), ["t", "t-1"], "another request needs another token");
     let second = &ecs.calls("RunTask")[1].body["capacityProviderStrategy"];
@@ -186,8 +189,8 @@ async fn a_lasting_refusal_is_not_repeated_and_names_the_fix() {
                   arn:aws:iam::1:role/task because no identity-based policy allows the iam:PassRole action";
     let ecs = answering(vec![Answer::Error(400, "AccessDeniedException", denied)]).await;
     let fargate = ecs.connect(&ecs.config()).await;
-    let error = fargate.run_task(&launch("t"), |_| ()).await.expect_err("a refusal");
-    let LaunchError::Refused { reason, fix, failure } = error else { panic!("{error}") };
+    let error = fargate.run_task(&launch("t"), |_| (), pending()).await.expect_err("a refusal");
+    let LaunchError::Refused { reason, fix, failure, perhaps_started: false } = error else { panic!("{error}") };
     assert_eq!(reason, format!("AccessDeniedException: {denied}"));
     assert_eq!(fix, "Allow iam:PassRole on arn:aws:iam::1:role/task in the manager's IAM policy.");
     assert_eq!((failure, ecs.tokens().len()), (SystemFailure::Configuration, 1));
@@ -198,7 +201,7 @@ async fn overrides_beyond_the_limit_are_not_sent() {
     let ecs = answering(vec![]).await;
     let mut launch = launch("t");
     launch.environment.insert("BIG".into(), "x".repeat(8192));
-    let error = ecs.connect(&ecs.config()).await.run_task(&launch, |_| ()).await.expect_err("a refusal");
+    let error = ecs.connect(&ecs.config()).await.run_task(&launch, |_| (), pending()).await.expect_err("a refusal");
     assert!(matches!(&error, LaunchError::Refused { fix, .. } if fix.contains("8192")), "{error}");
     assert_eq!(ecs.tokens(), [""; 0]);
 }
@@ -210,7 +213,7 @@ async fn a_token_that_ecs_knows_with_another_request_is_our_task() {
         _ => crate::scripted::all_are("PENDING", call),
     })
     .await;
-    let task = ecs.connect(&ecs.config()).await.run_task(&launch("t"), |_| ()).await.expect("a task");
+    let task = ecs.connect(&ecs.config()).await.run_task(&launch("t"), |_| (), pending()).await.expect("a task");
     assert_eq!((task.arn.id(), task.address), ("0b", Some("10.0.0.7".parse().expect("an address"))));
 }
 
@@ -218,7 +221,8 @@ async fn a_token_that_ecs_knows_with_another_request_is_our_task() {
 async fn patience_is_bounded_and_tells_that_a_task_may_run() {
     let ecs = Scripted::start(|_| Answer::Lost).await;
     let launch = aws::fargate::Launch { patience: Duration::ZERO, ..launch("t") };
-    let error = ecs.connect(&ecs.config()).await.run_task(&launch, |_| ()).await.expect_err("the end of patience");
+    let error =
+        ecs.connect(&ecs.config()).await.run_task(&launch, |_| (), pending()).await.expect_err("the end of patience");
     assert!(matches!(error, LaunchError::GaveUp { perhaps_started: true, .. }), "{error}");
 }
 
@@ -245,7 +249,7 @@ async fn launches_of_all_runners_together_keep_to_the_bucket() {
         launches.push(tokio::spawn(async move {
             let mut waited = false;
             let launch = launch(&format!("t{number}"));
-            fargate.run_task(&launch, |waiting| waited |= *waiting == Waiting::Turn).await.expect("a task");
+            fargate.run_task(&launch, |waiting| waited |= *waiting == Waiting::Turn, pending()).await.expect("a task");
             waited
         }));
     }
@@ -262,4 +266,14 @@ async fn launches_of_all_runners_together_keep_to_the_bucket() {
         let after = arrival.duration_since(began);
         assert!(after >= earliest, "call {} came after {after:?}", 21 + beyond);
     }
+}
+
+#[tokio::test]
+async fn once_nobody_wants_the_task_no_other_call_is_sent() {
+    let ecs = answering(vec![Answer::Error(400, "ThrottlingException", "Rate exceeded")]).await;
+    let fargate = ecs.connect(&ecs.config()).await;
+    let unwanted = tokio::sync::Notify::new();
+    let ran = fargate.run_task(&launch("t"), |_| unwanted.notify_one(), unwanted.notified()).await;
+    assert!(matches!(ran, Err(LaunchError::GaveUp { perhaps_started: false, .. })), "{ran:?}");
+    assert_eq!(ecs.calls("RunTask").len(), 1);
 }

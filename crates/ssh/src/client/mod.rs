@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use russh::Names;
 use russh::client::{self, AuthResult, DisconnectReason, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::{AlgorithmKind, Names};
 use russh::{Disconnect, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -141,8 +141,13 @@ impl Connection {
                 return Err(ConnectError::HostKeyChanged { pinned: pinned.clone(), seen: seen.clone() });
             }
             // sshd hangs up on whom it has no room for (MaxStartups), and a server that is just ending does too.
-            (Err(error @ (Error::IO(_) | Error::Disconnect | Error::HUP)), _, None) => {
+            (Err(error @ (Error::IO(_) | Error::Disconnect | Error::HUP)), _, _) => {
                 return Err(unreachable(target, &error));
+            }
+            (Err(Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. }), _, _) => {
+                return Err(ConnectError::Protocol(
+                    "the server has no Ed25519 host key; let the image make one, with `ssh-keygen -A`".into(),
+                ));
             }
             (Err(error), _, _) => return Err(ConnectError::Protocol(error.to_string())),
         };

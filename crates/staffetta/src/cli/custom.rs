@@ -10,8 +10,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use tracing::Level;
 
 use super::logging;
-use crate::config::{LogFormat, ecs_toml};
-use crate::driver::{Call, ExitCodes, Failure, Job, Stage};
+use crate::config::LogFormat;
+use crate::config::ecs_toml::{self, LOG_LEVELS};
+use crate::driver::{self, Call, ExitCodes, Failure, Job};
 
 /// Be the Fargate driver of GitLab's own runner: the commands of its custom executor
 #[derive(Debug, Args)]
@@ -48,8 +49,11 @@ pub struct Arguments {
     /// Instead of PlatformVersion in ecs.toml, and of the job's FARGATE_PLATFORM_VERSION
     #[arg(long, global = true, value_name = "VERSION")]
     platform_version: Option<String>,
+    /// Instead of LogFile in ecs.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    log_file: Option<PathBuf>,
     #[command(subcommand)]
-    stage: Command,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,31 +86,32 @@ enum Format {
 
 /// GitLab's driver knows logrus' names.
 fn level(name: &str) -> Result<Level, String> {
-    match name.to_lowercase().as_str() {
-        "trace" => Ok(Level::TRACE),
-        "debug" => Ok(Level::DEBUG),
-        "info" => Ok(Level::INFO),
-        "warn" | "warning" => Ok(Level::WARN),
-        "error" | "fatal" | "panic" => Ok(Level::ERROR),
-        _ => Err("one of debug, info, warn, error, fatal, panic".to_owned()),
-    }
+    let known = LOG_LEVELS.iter().find(|(known, _)| *known == name.to_lowercase());
+    known.map(|(_, level)| *level).ok_or_else(|| {
+        let names: Vec<_> = LOG_LEVELS.iter().map(|(name, _)| *name).collect();
+        format!("one of {}", names.join(", "))
+    })
 }
 
 /// Flags with a value, which may stand before the word `custom`.
-const WITH_VALUE: [&str; 5] = ["--config", "--log-level", "--log-format", "--task-def", "--platform-version"];
+const WITH_VALUE: [&str; 6] =
+    ["--config", "--log-level", "--log-format", "--log-file", "--task-def", "--platform-version"];
 
-/// Brings `--config FILE custom prepare` into the order of every other command here: the command first.
-pub fn command_first(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Brings `--config FILE custom prepare` into the order of every other command here: the command first. GitLab's driver
+/// takes its flags with one dash too.
+pub fn command_first(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut ordered = arguments.clone();
     let mut at = 1;
     while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
         if matches!(word, "custom" | "c") {
-            arguments[1..=at].rotate_right(1);
-            break;
+            ordered[1..=at].rotate_right(1);
+            return ordered;
         }
-        if !word.starts_with('-') {
-            break;
-        }
-        at += if WITH_VALUE.contains(&word) { 2 } else { 1 };
+        let Some(flag) = word.strip_prefix('-') else { break };
+        let flag = format!("--{}", flag.trim_start_matches('-'));
+        at += if WITH_VALUE.contains(&flag.as_str()) { 2 } else { 1 };
+        let place = if WITH_VALUE.contains(&flag.as_str()) { at - 2 } else { at - 1 };
+        ordered[place] = flag.into();
     }
     arguments
 }
@@ -116,7 +121,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let environment = std::env::vars_os().filter_map(text).collect();
     let codes = ExitCodes::of(&environment);
     let done = match call(&arguments, &environment) {
-        Ok(call) => call.make(&stage(arguments.stage)).await,
+        Ok(call) => call.make(&command(arguments.command)).await,
         Err(failure) => Err(failure),
     };
     let Err(failure) = done else { return Ok(ExitCode::SUCCESS) };
@@ -137,29 +142,36 @@ fn call(arguments: &Arguments, environment: &BTreeMap<String, String>) -> Result
     };
     let settings = ecs_toml::load(file)
         .map_err(|mistakes| Failure::System(format!("the driver's configuration cannot be used\n{mistakes}")))?;
-    let level = arguments.log_level.or(arguments.debug.then_some(Level::DEBUG)).or(settings.log_level);
+    let level = arguments.debug.then_some(Level::DEBUG).or(arguments.log_level).or(settings.log_level);
     let format = match arguments.log_format {
         Some(Format::Runner) => LogFormat::Runner,
         Some(Format::Text) => LogFormat::Text,
         Some(Format::Json) => LogFormat::Json,
         None => settings.log_format,
     };
-    logging::start_in(settings.log_file.as_deref(), format, level.unwrap_or(Level::INFO))
-        .map_err(|error| Failure::System(format!("cannot write `LogFile` of {}: {error}", file.display())))?;
+    let log_file = arguments.log_file.as_ref().or(settings.log_file.as_ref());
+    let level = level.unwrap_or(Level::INFO);
+    if let Err(error) = logging::start_in(log_file.map(PathBuf::as_path), format, level) {
+        logging::start(format, level);
+        // No reason to leave a task running, or not to run a job.
+        tracing::warn!(%error, "cannot write the driver's log file");
+    }
+    // An empty flag is what a template leaves of a variable that is not set.
+    let filled = |flag: &Option<String>| flag.clone().filter(|value| !value.is_empty());
     Ok(Call {
         job: Job::of(environment, |file| std::fs::read(file))?,
-        task_definition: arguments.task_def.clone(),
-        platform_version: arguments.platform_version.clone(),
+        task_definition: filled(&arguments.task_def),
+        platform_version: filled(&arguments.platform_version),
         settings,
     })
 }
 
-fn stage(command: Command) -> Stage {
+fn command(command: Command) -> driver::Command {
     match command {
-        Command::Config => Stage::Config,
-        Command::Prepare => Stage::Prepare,
-        Command::Run { script, stage } => Stage::Run { script, name: stage },
-        Command::Cleanup => Stage::Cleanup,
+        Command::Config => driver::Command::Config,
+        Command::Prepare => driver::Command::Prepare,
+        Command::Run { script, stage } => driver::Command::Run { script, stage },
+        Command::Cleanup => driver::Command::Cleanup,
     }
 }
 
@@ -172,6 +184,8 @@ mod tests {
         for (given, wanted) in [
             ("fargate --config /etc/ecs.toml custom run a b", "fargate custom --config /etc/ecs.toml run a b"),
             ("fargate --debug --config=/ecs.toml c p", "fargate c --debug --config=/ecs.toml p"),
+            ("fargate -debug -config /ecs.toml custom p", "fargate custom --debug --config /ecs.toml p"),
+            ("staffetta -h", "staffetta -h"),
             ("staffetta custom --config e.toml cl", "staffetta custom --config e.toml cl"),
             ("staffetta run --config custom", "staffetta run --config custom"),
             ("staffetta --config custom", "staffetta --config custom"),

@@ -103,7 +103,7 @@ fn ecs_toml(mut section: Section) -> EcsToml {
 }
 
 /// The driver's names, which are logrus's; the levels that only logrus has get their neighbour.
-const LOG_LEVELS: &[(&str, Level)] = &[
+pub const LOG_LEVELS: &[(&str, Level)] = &[
     ("trace", Level::TRACE),
     ("debug", Level::DEBUG),
     ("info", Level::INFO),
@@ -159,16 +159,15 @@ struct Fargate {
 
 fn fargate(mut section: Section, ssh: &Ssh) -> Fargate {
     let default = FargateConfig::default();
-    let assign_public_ip = section.flag("EnablePublicIP").unwrap_or(default.assign_public_ip);
     let config = FargateConfig {
         cluster: section.word("Cluster"),
         region: section.filled_text("Region").map(|found| found.value),
         subnets: one_and_many(&mut section, "Subnet", "Subnets"),
         security_groups: one_and_many(&mut section, "SecurityGroup", "SecurityGroups"),
         task_definition: section.word("TaskDefinition"),
-        assign_public_ip,
-        // Before the driver had this key, a task with a public address was reached by it.
-        use_public_ip: section.flag("UsePublicIP").unwrap_or(assign_public_ip),
+        assign_public_ip: section.flag("EnablePublicIP").unwrap_or(default.assign_public_ip),
+        // As the driver has it since it has this key; before, a task with a public address was reached by it.
+        use_public_ip: section.flag("UsePublicIP").unwrap_or(default.use_public_ip),
         platform_version: section.filled_text("PlatformVersion").map(|found| found.value),
         capacity_providers: capacity_providers(&mut section),
         ssh_user: ssh.username.clone(),

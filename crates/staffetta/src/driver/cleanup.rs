@@ -4,56 +4,73 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use ::job::task;
 use aws::fargate::{CallError, Fargate, Task};
-use job::ids::TaskArn;
-use job::task;
 use tokio::time::sleep;
 
 use super::metadata::{Kept, Metadata, Store};
 use super::{Call, Failure, sweep, warn};
 
-/// StopTask is repeated until it is taken.
-const STOP_RETRY: Duration = Duration::from_secs(5);
-const STOP_PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// ECS lists a task a little later than RunTask names it, and the RunTask of a killed call may still be under way.
-const SETTLE: Duration = Duration::from_secs(10);
+/// How long ECS is asked again when it does not answer.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+const PAUSE: Duration = Duration::from_secs(5);
+/// A call that was killed may have a RunTask under way for 20 s, and ECS lists a task a little later than it names it.
+const SETTLE: Duration = Duration::from_secs(25);
 const LOOK: Duration = Duration::from_secs(1);
 
 pub async fn cleanup(call: &Call) -> Result<(), Failure> {
     let store = call.store()?;
-    let fargate = end_what_was_started(call, &store).await?;
-    sweep::sweep(call, &fargate, SystemTime::now()).await;
+    end_what_was_started(call, &store).await?;
+    sweep::sweep(call, SystemTime::now()).await;
     Ok(())
 }
 
 /// Ends whatever earlier calls of this job started, and forgets it. Succeeds when there is nothing to do.
-pub async fn end_what_was_started(call: &Call, store: &Store) -> Result<Fargate, Failure> {
-    let kept = match store.read()? {
-        Kept::Metadata(metadata) => Some(metadata),
-        Kept::Nothing => None,
+pub async fn end_what_was_started(call: &Call, store: &Store) -> Result<(), Failure> {
+    let kept = store.read()?;
+    let fargate = match &kept {
+        Kept::Metadata(metadata) => call.fargate_of(metadata).await?,
+        // A role that the job may not have has started nothing.
+        Kept::Nothing | Kept::Unreadable(_) => call.fargate(call.role().unwrap_or(None)).await?,
+    };
+    let settle = match &kept {
+        Kept::Nothing => Duration::ZERO,
+        Kept::Metadata(_) => SETTLE,
         Kept::Unreadable(reason) => {
             warn(format_args!("{reason}; looking for the job's task in ECS"));
-            None
+            SETTLE
         }
     };
-    let fargate = call.fargate(kept.as_deref()).await?;
-    match kept.as_deref().and_then(Metadata::arn) {
-        Some(arn) => stop(&fargate, &arn).await?,
-        None => {
-            let patience = if kept.is_some() { SETTLE } else { Duration::ZERO };
-            for task in started_for(call, &fargate, patience).await? {
-                stop(&fargate, &task.arn).await?;
-            }
+    let give_up = Instant::now() + PATIENCE;
+    while let Err(error) = end(call, &fargate, &kept, settle).await {
+        // Nor would another try be allowed.
+        let is_final = matches!(error, CallError::Refused(_) | CallError::RoleRefused { .. });
+        if is_final || Instant::now() > give_up {
+            return Err(Failure::System(format!("cannot end the task of job {}: {error}", call.job.id)));
         }
+        warn(format_args!("cannot end the task of job {}: {error}; trying again", call.job.id));
+        sleep(PAUSE).await;
     }
-    store.remove()?;
-    Ok(fargate)
+    store.remove()
 }
 
-/// The tasks in ECS that were started for this job; looks until one is there or `patience` is over.
-async fn started_for(call: &Call, fargate: &Fargate, patience: Duration) -> Result<Vec<Task>, Failure> {
+/// One try. A task that has ended already counts as stopped.
+async fn end(call: &Call, fargate: &Fargate, kept: &Kept, settle: Duration) -> Result<(), CallError> {
+    let known = if let Kept::Metadata(metadata) = kept { Metadata::arn(metadata) } else { None };
+    let arns = match known {
+        Some(arn) => vec![arn],
+        None => started_for(call, fargate, settle).await?.into_iter().map(|task| task.arn).collect(),
+    };
+    for arn in arns {
+        fargate.stop_task(&arn, "the job is over").await?;
+    }
+    Ok(())
+}
+
+/// The tasks in ECS that were started for this job; looks until one is there or `settle` is over.
+async fn started_for(call: &Call, fargate: &Fargate, settle: Duration) -> Result<Vec<Task>, CallError> {
     let job = call.job.id.to_string();
-    let give_up = Instant::now() + patience;
+    let give_up = Instant::now() + settle;
     loop {
         let mut tasks = tasks_of_runner(call, fargate).await?;
         tasks.retain(|task| task.environment.get(task::JOB) == Some(&job));
@@ -65,26 +82,7 @@ async fn started_for(call: &Call, fargate: &Fargate, patience: Duration) -> Resu
 }
 
 /// All tasks that drivers of this runner started and that are meant to run.
-pub async fn tasks_of_runner(call: &Call, fargate: &Fargate) -> Result<Vec<Task>, Failure> {
-    let ask = async {
-        let arns = fargate.list_tasks(&call.started_by()).await?;
-        fargate.describe(&arns).await
-    };
-    ask.await.map_err(|error| Failure::System(format!("cannot look for tasks of this job in ECS: {error}")))
-}
-
-/// A task that has ended already counts as stopped.
-async fn stop(fargate: &Fargate, arn: &TaskArn) -> Result<(), Failure> {
-    let give_up = Instant::now() + STOP_PATIENCE;
-    loop {
-        match fargate.stop_task(arn, "the job is over").await {
-            Ok(()) => return Ok(()),
-            // Nor would another try be allowed.
-            Err(error) if Instant::now() < give_up && !matches!(error, CallError::Refused(_)) => {
-                warn(format_args!("cannot stop the task {}: {error}; trying again", arn.id()));
-                sleep(STOP_RETRY).await;
-            }
-            Err(error) => return Err(Failure::System(format!("cannot stop the task {}: {error}", arn.id()))),
-        }
-    }
+pub async fn tasks_of_runner(call: &Call, fargate: &Fargate) -> Result<Vec<Task>, CallError> {
+    let arns = fargate.list_tasks(&call.started_by()).await?;
+    fargate.describe(&arns).await
 }

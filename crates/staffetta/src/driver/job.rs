@@ -19,7 +19,8 @@ pub struct Job {
     pub id: JobId,
     /// The runner's short token: letters, digits, `-` and `_`.
     pub runner: String,
-    pub timeout: Duration,
+    /// None if nobody says.
+    pub timeout: Option<Duration>,
     /// Secrets are among them.
     variables: BTreeMap<String, String>,
 }
@@ -34,6 +35,7 @@ pub struct Role {
 
 /// GitLab's driver writes this for a variable that it misses.
 const UNKNOWN: &str = "unknown";
+const SHORT_TOKEN: &str = "CI_RUNNER_SHORT_TOKEN";
 
 impl Job {
     /// `environment` is that of the call; `read` answers for files.
@@ -47,20 +49,16 @@ impl Job {
         // What GitLab did not send is not the job's: it is the runner's own, such as `environment` of config.toml.
         let of_runner = environment.iter().filter_map(|(name, value)| Some((name.strip_prefix("CUSTOM_ENV_")?, value)));
         let mut variables: BTreeMap<_, _> = of_runner.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        // Of the names that a job could have taken, this one is the runner's alone.
-        let runner = variables.get("CI_RUNNER_SHORT_TOKEN").map_or(UNKNOWN, String::as_str);
-        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
-        let runner = runner.chars().map(safe).take(64).collect();
         variables.extend(payload.iter().flat_map(of_payload));
-        let job = Self {
-            id: payload.as_ref().map_or(JobId(0), |payload| payload.id),
-            runner,
-            timeout: Duration::from_secs(payload.as_ref().map_or(DEFAULT_TIMEOUT, Payload::timeout_seconds)),
-            variables,
-        };
-        let id = match &payload {
-            Some(_) => job.id,
-            None => JobId(job.number("CI_JOB_ID")),
+        // GitLab never sends this one: the runner sets it, and a job that sets it too would win.
+        let forged = payload.as_ref().is_some_and(|payload| payload.variable(SHORT_TOKEN).is_some());
+        let runner = variables.get(SHORT_TOKEN).filter(|token| !forged && !token.is_empty());
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+        let runner = runner.map_or(UNKNOWN, String::as_str).chars().map(safe).take(64).collect();
+        let number = |name: &str| variables.get(name).and_then(|value| value.parse().ok());
+        let (id, timeout) = match &payload {
+            Some(payload) => (payload.id, Some(payload.timeout_seconds())),
+            None => (JobId(number("CI_JOB_ID").unwrap_or(0)), number("CI_JOB_TIMEOUT")),
         };
         if id == JobId(0) {
             return Err(Failure::System(
@@ -69,7 +67,7 @@ impl Job {
                     .to_owned(),
             ));
         }
-        Ok(Self { id, ..job })
+        Ok(Self { id, runner, timeout: timeout.map(Duration::from_secs), variables })
     }
 
     /// None if it is empty.
@@ -77,10 +75,7 @@ impl Job {
         self.variables.get(name).filter(|value| !value.is_empty()).cloned()
     }
 
-    fn number(&self, name: &str) -> u64 {
-        self.variable(name).and_then(|value| value.parse().ok()).unwrap_or(0)
-    }
-
+    /// Whether the job may have it is not looked at here.
     pub fn role(&self) -> Option<Role> {
         let arn = self.variable("ROLE_ARN")?;
         let names = self.variable("SESSION_VARS").unwrap_or_default();
@@ -92,14 +87,12 @@ impl Job {
     /// the other: the short token, and a hash of project, pipeline and job.
     pub fn identifier(&self) -> String {
         let project = self.variable("CI_PROJECT_URL").unwrap_or_else(|| UNKNOWN.to_owned());
-        let sum = Sha256::digest(format!("{project}-{}-{}", self.number("CI_PIPELINE_ID"), self.id));
+        let pipeline = self.variable("CI_PIPELINE_ID").and_then(|id| id.parse::<u64>().ok());
+        let sum = Sha256::digest(format!("{project}-{}-{}", pipeline.unwrap_or(0), self.id));
         let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{}-{sum}", self.runner)
     }
 }
-
-/// GitLab's default for a job, where nobody says (protocol 2.9).
-const DEFAULT_TIMEOUT: u64 = 2 * 60 * 60;
 
 /// No other source is taken where the file is named but cannot be read: the job could choose its own answers then.
 fn payload(file: &String, read: impl Fn(&str) -> std::io::Result<Vec<u8>>) -> Result<Payload, Failure> {
@@ -123,6 +116,7 @@ mod tests {
         Job::of(&environment, |file| match file {
             "payload" => Ok(PAYLOAD.into()),
             "half" => Ok(PAYLOAD[..40].into()),
+            "forged" => Ok(PAYLOAD.replace("EMPTY", SHORT_TOKEN).into()),
             _ => Err(std::io::ErrorKind::NotFound.into()),
         })
     }
@@ -131,7 +125,7 @@ mod tests {
     fn what_gitlab_sent_counts_and_not_what_the_job_made_of_it() {
         let job = job(&[("JOB_RESPONSE_FILE", "payload"), ("CUSTOM_ENV_CI_JOB_ID", "9"), ("CUSTOM_ENV_TEAM", "ops")])
             .unwrap();
-        assert_eq!((job.id, job.timeout), (JobId(7), Duration::from_secs(60)));
+        assert_eq!((job.id, job.timeout), (JobId(7), Some(Duration::from_secs(60))));
         let tags = vec![("TEAM".to_owned(), "web".to_owned())];
         assert_eq!(job.role(), Some(Role { arn: "arn:aws:iam::1:role/web".into(), tags }));
     }
@@ -140,6 +134,23 @@ mod tests {
     fn what_gitlab_did_not_send_is_the_runners_own() {
         let job = job(&[("JOB_RESPONSE_FILE", "payload"), ("CUSTOM_ENV_FARGATE_TASK_DEFINITION", "mine")]).unwrap();
         assert_eq!(job.variable("FARGATE_TASK_DEFINITION").as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn a_job_cannot_pass_for_one_of_another_runner() {
+        let token = ("CUSTOM_ENV_CI_RUNNER_SHORT_TOKEN", "abcdefghi");
+        assert_eq!(job(&[("JOB_RESPONSE_FILE", "payload"), token]).unwrap().runner, "abcdefghi");
+        assert_eq!(job(&[("JOB_RESPONSE_FILE", "forged"), token]).unwrap().runner, "unknown");
+    }
+
+    #[test]
+    fn without_a_payload_the_time_out_is_the_runners_word_or_none() {
+        let id = ("CUSTOM_ENV_CI_JOB_ID", "1");
+        assert_eq!(job(&[id]).unwrap().timeout, None);
+        assert_eq!(
+            job(&[id, ("CUSTOM_ENV_CI_JOB_TIMEOUT", "36000")]).unwrap().timeout,
+            Some(Duration::from_secs(36_000))
+        );
     }
 
     #[test]

@@ -41,9 +41,6 @@ pub struct Metadata {
     /// As whom ECS was asked for the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// Unix seconds of the RunTask.
-    #[serde(default)]
-    pub launched_at: u64,
 }
 
 impl Metadata {

@@ -19,11 +19,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws::fargate::{AssumedRole, Fargate, FargateConfig, Regions};
+use aws::fargate::{AssumedRole, Fargate, FargateConfig, Regions, role_is_allowed};
 use ssh::client::Target;
 use ssh::keys::{HostKey, TaskKey};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::job::Role;
 use crate::config::ecs_toml::EcsToml;
 use metadata::{Metadata, Store};
 
@@ -32,10 +33,10 @@ pub use job::Job;
 
 /// What GitLab's runner asks for.
 #[derive(Debug, Clone)]
-pub enum Stage {
+pub enum Command {
     Config,
     Prepare,
-    Run { script: PathBuf, name: String },
+    Run { script: PathBuf, stage: String },
     Cleanup,
 }
 
@@ -49,12 +50,12 @@ pub struct Call {
 }
 
 impl Call {
-    pub async fn make(&self, stage: &Stage) -> Result<(), Failure> {
-        match stage {
-            Stage::Config => config::config(self),
-            Stage::Prepare => prepare::prepare(self).await,
-            Stage::Run { script, name } => run::run(self, script, name).await,
-            Stage::Cleanup => cleanup::cleanup(self).await,
+    pub async fn make(&self, command: &Command) -> Result<(), Failure> {
+        match command {
+            Command::Config => config::config(self),
+            Command::Prepare => prepare::prepare(self).await,
+            Command::Run { script, stage } => run::run(self, script, stage).await,
+            Command::Cleanup => cleanup::cleanup(self).await,
         }
     }
 
@@ -82,17 +83,34 @@ impl Call {
         Target { addr: SocketAddr::new(address, *ssh_port), user: ssh_user.clone(), key, pinned }
     }
 
-    /// The way to ECS, with the settings and as the role with which the task was started if it was.
-    async fn fargate(&self, kept: Option<&Metadata>) -> Result<Fargate, Failure> {
+    /// The role that the job asks for, if it may have it.
+    fn role(&self) -> Result<Option<Role>, Failure> {
+        let Some(role) = self.job.role() else { return Ok(None) };
+        if role_is_allowed(self.settings.allowed_roles.as_deref(), &role.arn) {
+            return Ok(Some(role));
+        }
+        Err(Failure::Refused(format!(
+            "ROLE_ARN: this runner does not allow the role {:?}; `AllowedRoles` of its ecs.toml says which",
+            role.arn
+        )))
+    }
+
+    /// The way to ECS of a task that was started: with the settings and as the role of that time.
+    async fn fargate_of(&self, task: &Metadata) -> Result<Fargate, Failure> {
         let mut config = self.settings.fargate.clone();
-        let role = match kept {
-            Some(kept) => {
-                config.cluster = kept.cluster.clone().unwrap_or(config.cluster);
-                config.region = kept.region.clone().or(config.region);
-                kept.role.clone()
-            }
-            None => self.job.role(),
-        };
+        // A file of GitLab's driver says none of it, so it is what it would be for a new task.
+        let Some(cluster) = &task.cluster else { return self.fargate(self.role().unwrap_or(None)).await };
+        config.cluster.clone_from(cluster);
+        config.region = task.region.clone().or(config.region);
+        self.connect(config, task.role.clone()).await
+    }
+
+    /// The way to ECS as ecs.toml has it.
+    async fn fargate(&self, role: Option<Role>) -> Result<Fargate, Failure> {
+        self.connect(self.settings.fargate.clone(), role).await
+    }
+
+    async fn connect(&self, mut config: FargateConfig, role: Option<Role>) -> Result<Fargate, Failure> {
         config.role = role.map(|role| AssumedRole {
             arn: role.arn,
             session_name: format!("{}-job-{}", ::job::PRODUCT, self.job.id),

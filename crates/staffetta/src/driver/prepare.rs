@@ -3,11 +3,12 @@
 //! The metadata file is written before RunTask is sent: whenever this call is killed, the next one of the same job
 //! knows that a task may have been started.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws::fargate::{Fargate, Launch, LaunchError, Task, role_is_allowed};
-use job::task;
+use ::job::task;
+use aws::fargate::{Fargate, Launch, LaunchError, Phase, Task};
 use ssh::client::Output;
 use ssh::keys::{Nonce, TaskKey};
 
@@ -15,23 +16,24 @@ use super::metadata::{Kept, Metadata, Store};
 use super::{Call, Failure, StopSignal, cleanup, say, seconds, warn};
 use crate::reach::{Reached, reach};
 
-/// A little longer than the longest single RunTask.
-const LAST_ANSWER: Duration = Duration::from_secs(25);
 /// Beyond the job's time-out: what GitLab's runner may still want of the task.
 const GRACE: Duration = Duration::from_secs(60 * 60);
 
 pub async fn prepare(call: &Call) -> Result<(), Failure> {
     let mut stop = StopSignal::listen()?;
-    let launch = Launch { environment: BTreeMap::new(), ..launch(call)? };
+    let role = call.role()?;
+    let key = TaskKey::random();
+    let launch = launch(call, &key, SystemTime::now())?;
     let store = call.store()?;
     if !matches!(store.read()?, Kept::Nothing) {
-        say("An earlier try of this job left its task behind; ending it first");
-        cleanup::end_what_was_started(call, &store).await?;
+        say("An earlier try of this job did not clean up; looking for its task");
+        tokio::select! {
+            ended = cleanup::end_what_was_started(call, &store) => ended?,
+            () = stop.received() => return Err(Failure::Interrupted),
+        }
     }
-    let key = TaskKey::random();
-    let launch = Launch { environment: environment(call, &key, SystemTime::now()), ..launch };
     let config = &call.settings.fargate;
-    let fargate = call.fargate(None).await?;
+    let fargate = call.fargate(role.clone()).await?;
     let mut metadata = Metadata {
         task_arn: String::new(),
         container_ip: String::new(),
@@ -39,88 +41,70 @@ pub async fn prepare(call: &Call) -> Result<(), Failure> {
         host_key: None,
         cluster: Some(config.cluster.clone()),
         region: config.region.clone(),
-        role: call.job.role(),
-        launched_at: seconds(SystemTime::now()),
+        role,
     };
     store.write(&metadata)?;
 
     let definition = launch.task_definition.as_ref().unwrap_or(&config.task_definition);
     say(format_args!("Waiting for a Fargate task ({definition}) in cluster {}", config.cluster));
     let began = Instant::now();
-    let task = run_task(&fargate, &launch, &mut stop).await?;
-    say(format_args!("  RunTask accepted: {:.1} s", began.elapsed().as_secs_f64()));
-    match enter(call, &fargate, &task, &key, &store, &mut metadata, &mut stop).await {
-        Ok(()) => {
-            say(format_args!("Task {} answers after {:.1} s", task.arn.id(), began.elapsed().as_secs_f64()));
-            Ok(())
-        }
-        Err(failure) => {
-            // GitLab's runner calls `cleanup` too; should that be killed as well, the task is not left.
-            if let Err(error) = fargate.stop_task(&task.arn, "the task could not be used").await {
-                warn(format_args!("cannot stop the task {}: {error}; cleanup tries again", task.arn.id()));
+    let stopped = Cell::new(false);
+    let stop_asking = async {
+        stop.received().await;
+        stopped.set(true);
+    };
+    let task = match fargate.run_task(&launch, |waiting| say(waiting), stop_asking).await {
+        Ok(task) => task,
+        Err(error) => {
+            let (LaunchError::Refused { fix, perhaps_started, .. } | LaunchError::GaveUp { fix, perhaps_started, .. }) =
+                &error;
+            // Otherwise `cleanup` would look for a task that cannot be there.
+            if !perhaps_started {
+                store.remove()?;
             }
-            Err(failure)
+            return Err(match stopped.get() {
+                true => Failure::Interrupted,
+                false => Failure::System(format!("{error}. {fix}").trim_end().to_owned()),
+            });
         }
+    };
+    say(format_args!("  RunTask accepted: {:.1} s", began.elapsed().as_secs_f64()));
+    let entered = tokio::select! {
+        entered = enter(call, &fargate, &task, &key, &store, &mut metadata) => entered,
+        () = stop.received() => Err(Failure::Interrupted),
+    };
+    match entered {
+        Ok(()) => say(format_args!("Task {} answers after {:.1} s", task.arn.id(), began.elapsed().as_secs_f64())),
+        Err(_) => stop_task(&fargate, &task, "the task could not be used").await,
     }
+    entered
 }
 
-/// What the job may have, and asks for.
-fn launch(call: &Call) -> Result<Launch, Failure> {
-    let settings = &call.settings;
-    let chosen = settings.fargate.choice(|name| call.job.variable(name));
+/// One task, as the job may have it.
+fn launch(call: &Call, key: &TaskKey, now: SystemTime) -> Result<Launch, Failure> {
+    let job = &call.job;
     // A flag is written by whoever writes config.toml, and needs nobody's leave.
-    let (task_definition, platform_version) = match (&call.task_definition, chosen) {
-        (Some(flag), _) => (flag.clone(), call.job.variable("FARGATE_PLATFORM_VERSION")),
-        (None, Ok(chosen)) => (chosen.task_definition, chosen.platform_version),
-        (None, Err(error)) => return Err(Failure::Refused(format!("FARGATE_TASK_DEFINITION: {error}"))),
-    };
-    if let Some(role) = call.job.role()
-        && !role_is_allowed(settings.allowed_roles.as_deref(), &role.arn)
-    {
-        return Err(Failure::Refused(format!(
-            "ROLE_ARN: this runner does not allow the role {:?}; `AllowedRoles` of its ecs.toml says which",
-            role.arn
-        )));
+    let (task_definition, platform_version) =
+        match (&call.task_definition, call.settings.fargate.choice(|name| job.variable(name))) {
+            (Some(flag), _) => (flag.clone(), job.variable("FARGATE_PLATFORM_VERSION")),
+            (None, Ok(chosen)) => (chosen.task_definition, chosen.platform_version),
+            (None, Err(error)) => return Err(Failure::Refused(format!("FARGATE_TASK_DEFINITION: {error}"))),
+        };
+    let mut environment = BTreeMap::from([
+        (task::SSH_PUBLIC_KEY.to_owned(), key.public_openssh()),
+        (task::JOB.to_owned(), job.id.to_string()),
+    ]);
+    if let Some(timeout) = job.timeout {
+        environment.insert(task::DEADLINE.to_owned(), seconds(now + timeout + GRACE).to_string());
     }
     Ok(Launch {
         // Repetitions of this call's RunTask are one task; another call of the same job starts another one.
-        client_token: format!("{}-driver-{}", job::PRODUCT, Nonce::random().as_str()),
+        client_token: format!("{}-driver-{}", ::job::PRODUCT, Nonce::random().as_str()),
         started_by: call.started_by(),
-        environment: BTreeMap::new(),
-        patience: settings.start_timeout,
+        environment,
+        patience: call.settings.start_timeout,
         task_definition: Some(task_definition),
         platform_version: call.platform_version.clone().or(platform_version),
-    })
-}
-
-/// Who the task is for; shown by DescribeTasks and CloudTrail, so nothing in it is secret.
-fn environment(call: &Call, key: &TaskKey, now: SystemTime) -> BTreeMap<String, String> {
-    [
-        (task::SSH_PUBLIC_KEY, key.public_openssh()),
-        (task::JOB, call.job.id.to_string()),
-        (task::DEADLINE, seconds(now + call.job.timeout + GRACE).to_string()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
-}
-
-/// Told to stop, it still waits for the answer that is under way: it may name a task.
-async fn run_task(fargate: &Fargate, launch: &Launch, stop: &mut StopSignal) -> Result<Task, Failure> {
-    let mut running = Box::pin(fargate.run_task(launch, |waiting| say(waiting)));
-    let ran = tokio::select! {
-        ran = &mut running => ran,
-        () = stop.received() => {
-            if let Ok(Ok(task)) = tokio::time::timeout(LAST_ANSWER, &mut running).await
-                && let Err(error) = fargate.stop_task(&task.arn, "the job ended while its task was started").await
-            {
-                warn(format_args!("cannot stop the task {}: {error}; cleanup tries again", task.arn.id()));
-            }
-            return Err(Failure::Interrupted);
-        }
-    };
-    ran.map_err(|error| {
-        let (LaunchError::Refused { fix, .. } | LaunchError::GaveUp { fix, .. }) = &error;
-        Failure::System(format!("{error}. {fix}").trim_end().to_owned())
     })
 }
 
@@ -132,18 +116,13 @@ async fn enter(
     key: &TaskKey,
     store: &Store,
     metadata: &mut Metadata,
-    stop: &mut StopSignal,
 ) -> Result<(), Failure> {
     metadata.task_arn = task.arn.as_str().to_owned();
     store.write(metadata)?;
     let target = |address| call.target(address, key.clone(), None);
-    let said = |phase: &aws::fargate::Phase| say(format_args!("  {}: {:.1} s", phase.name, phase.seconds));
+    let said = |phase: &Phase| say(format_args!("  {}: {:.1} s", phase.name, phase.seconds));
     let task = fargate.watch(task);
-    let reached = tokio::select! {
-        reached = reach(task.clone(), call.settings.start_timeout, target, said) => reached,
-        () = stop.received() => return Err(Failure::Interrupted),
-    };
-    let connection = match reached {
+    let connection = match reach(task.clone(), call.settings.start_timeout, target, said).await {
         Reached::Connected(connection) => connection,
         Reached::NotStarted(explanation) => return Err(Failure::System(explanation.to_string())),
         Reached::Refused(error) => return Err(Failure::System(error.to_string())),
@@ -167,5 +146,12 @@ async fn enter(
             String::from_utf8_lossy(&[stdout, stderr].concat()).trim()
         ))),
         Err(error) => Err(Failure::System(format!("the task lets us in, and then runs no commands: {error}"))),
+    }
+}
+
+/// GitLab's runner calls `cleanup` too; should that be killed as well, the task is not left.
+async fn stop_task(fargate: &Fargate, task: &Task, reason: &str) {
+    if let Err(error) = fargate.stop_task(&task.arn, reason).await {
+        warn(format_args!("cannot stop the task {}: {error}; cleanup tries again", task.arn.id()));
     }
 }

@@ -115,7 +115,7 @@ async fn lost(call: &Call, metadata: &Metadata, reason: &str) -> Failure {
 /// The task's last state, if it is ending.
 async fn ending(call: &Call, metadata: &Metadata) -> Result<Option<Task>, Failure> {
     let Some(arn) = metadata.arn() else { return Ok(None) };
-    let fargate = call.fargate(Some(metadata)).await?;
+    let fargate = call.fargate_of(metadata).await?;
     let mut task = fargate.watch(&Task { last_status: Status::Running, ..Task::unseen(arn.clone()) });
     fargate.look_now(&arn);
     let is_ending = timeout(NOTICE, task.wait_for(Task::is_ending)).await.is_ok_and(|seen| seen.is_ok());

@@ -7,28 +7,27 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ::job::task;
-use aws::fargate::{Fargate, Task};
+use aws::fargate::Task;
 
 use super::cleanup::tasks_of_runner;
 use super::{Call, seconds, warn};
 
 /// Two calls of ECS in this time are no burden, and a forgotten task costs cents in it.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// In the metadata directory; its time is that of the last sweep.
-const STAMP: &str = ".last-sweep";
-
-/// Sweeps if it is due. The job is over whatever comes of it.
-pub async fn sweep(call: &Call, fargate: &Fargate, now: SystemTime) {
+/// Sweeps if it is due. The job is over whatever comes of it. As the manager itself, not as the job's role: that may be
+/// one of another account, or may not look.
+pub async fn sweep(call: &Call, now: SystemTime) {
     let Ok(directory) = call.metadata_directory() else { return };
-    if !is_due(last(&directory.join(STAMP)), now) {
+    let stamp = directory.join(stamp(&call.job.runner, &call.settings.fargate.cluster));
+    if !is_due(last(&stamp), now) {
         return;
     }
     // First the stamp: of fifty jobs that end together one looks.
-    if let Err(error) = File::create(directory.join(STAMP)).and_then(|file| file.set_modified(now)) {
-        tracing::debug!(%error, "no sweep");
-        return;
+    if let Err(error) = File::create(&stamp).and_then(|file| file.set_modified(now)) {
+        return tracing::debug!(%error, "no sweep");
     }
-    let tasks = match tasks_of_runner(call, fargate).await {
+    let Ok(fargate) = call.fargate(None).await else { return };
+    let tasks = match tasks_of_runner(call, &fargate).await {
         Ok(tasks) => tasks,
         Err(error) => return tracing::debug!(%error, "no sweep"),
     };
@@ -38,6 +37,12 @@ pub async fn sweep(call: &Call, fargate: &Fargate, now: SystemTime) {
             Err(error) => warn(format_args!("cannot stop the forgotten task {}: {error}", task.arn.id())),
         }
     }
+}
+
+/// A file in the metadata directory; its time is that of the last sweep. Several runners may share the directory.
+fn stamp(runner: &str, cluster: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    format!(".last-sweep-{runner}-{}", cluster.chars().map(safe).take(100).collect::<String>())
 }
 
 fn last(stamp: &Path) -> Option<SystemTime> {

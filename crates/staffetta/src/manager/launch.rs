@@ -1,6 +1,7 @@
 //! Launch: one RunTask for a job. Nothing secret goes into it: a public key, a nonce, and who asks for whom.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -57,7 +58,7 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
         let runner = runner.clone();
         async move {
             // A job that stopped listening was cancelled; its task is stopped once it has a name.
-            runner.fargate.run_task(&launch, |waiting| drop(say.send(waiting.to_string()))).await
+            runner.fargate.run_task(&launch, |waiting| drop(say.send(waiting.to_string())), pending()).await
         }
     });
     loop {

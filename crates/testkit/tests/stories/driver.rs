@@ -92,10 +92,10 @@ async fn output_comes_while_the_script_runs() {
     let driver = Driver::start().await;
     let job = driver.job(&[]);
     job.prepare().await.succeeded();
-    let mut child = job.spawn_run("echo first; until [ -e $HOME/go ]; do sleep 0.05; done; echo second");
+    let mut child = job.spawn_run("echo first; until [ -e $HOME/go-on ]; do sleep 0.05; done; echo second");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     assert_eq!(lines.next_line().await.expect("a line").as_deref(), Some("first"));
-    job.run("touch $HOME/go").await.succeeded();
+    job.run("touch $HOME/go-on").await.succeeded();
     assert_eq!(lines.next_line().await.expect("a line").as_deref(), Some("second"));
     DriverJob::ended(child).await.succeeded();
     job.cleanup().await.succeeded();
@@ -215,13 +215,14 @@ async fn a_job_cannot_point_the_driver_at_another_cluster_or_role() {
         ("CI_JOB_ID", "4711"),
         ("CI_RUNNER_SHORT_TOKEN", "../../etc/cron.d/x"),
     ]);
+    // As a runner hands on what the job says.
     job.set("CUSTOM_ENV_CI_RUNNER_SHORT_TOKEN", "../../etc/cron.d/x");
     job.prepare().await.succeeded();
     let tasks = driver.fargate.tasks();
     assert!(tasks[0].arn.contains(":task/ci/"), "{tasks:?}");
     assert_eq!(tasks[0].environment["STAFFETTA_JOB"], job.id.to_string(), "what GitLab sent counts");
     let name = driver.metadata_files()[0].file_name().expect("a name").to_string_lossy().into_owned();
-    assert!(name.starts_with("______etc_cron_d_x-"), "{name}");
+    assert!(name.starts_with("unknown-"), "{name}");
     job.cleanup().await.succeeded();
 
     // GitLab sent no such variable, so what stands in the environment is not the job's: the runner's own word.
@@ -233,6 +234,9 @@ async fn a_job_cannot_point_the_driver_at_another_cluster_or_role() {
     let job = driver.job(&[("ROLE_ARN", "arn:aws:iam::000000000000:role/admin")]);
     job.prepare().await.failed(BUILD_FAILURE, "does not allow the role \"arn:aws:iam::000000000000:role/admin\"");
     assert_eq!(driver.fargate.calls()["RunTask"], 2);
+    // Nor is it taken to look for what it never started.
+    job.cleanup().await.succeeded();
+    assert_eq!(driver.fargate.calls().get("AssumeRole"), None);
     driver.end().await;
 }
 
@@ -252,6 +256,8 @@ async fn the_role_of_a_job_makes_its_calls() {
     job.run("true").await.succeeded();
     job.cleanup().await.succeeded();
     assert_eq!(driver.fargate.calls()["AssumeRole"], 2);
+    // The sweep at the end of `cleanup` is the manager's own.
+    assert_eq!(driver.fargate.calls()["ListTasks"], 1);
     driver.end().await;
 }
 
@@ -304,7 +310,7 @@ async fn a_slow_start_is_told_phase_by_phase() {
     let driver = Driver::with(config).await;
     let job = driver.job(&[]);
     let prepared = job.prepare().await.succeeded();
-    for phase in ["  network interface: 0.", "  machine: ", " answers after 1."] {
+    for phase in ["  network interface: 0.", "  machine: ", " answers after "] {
         assert!(prepared.stdout.contains(phase), "{prepared:?}");
     }
     job.run("echo hello").await.succeeded();

@@ -124,9 +124,11 @@ async fn a_connection_that_breaks_under_a_script_is_a_system_failure() {
     let driver = Driver::start().await;
     let job = driver.job(&[]);
     job.prepare().await.succeeded();
-    let ran = job.run("echo before; kill -9 $PPID; sleep 1000").await;
-    let ran = ran.failed(SYSTEM_FAILURE, "the connection to the task was lost");
-    assert_eq!(ran.stdout, "before\n");
+    let mut child = job.spawn_run("echo before; until [ -e $HOME/go-on ]; do sleep 0.05; done; kill -9 $PPID; sleep 1000");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next_line().await.expect("a line").as_deref(), Some("before"));
+    job.run("touch $HOME/go-on").await.succeeded();
+    let ran = DriverJob::ended(child).await.failed(SYSTEM_FAILURE, "the connection to the task was lost");
     assert!(ran.stderr.contains("the task itself still runs"), "{ran:?}");
     assert_eq!(job.exit_code_file(), None);
     job.cleanup().await.succeeded();
@@ -196,10 +198,20 @@ async fn no_cluster_of_that_name_and_an_ecs_that_is_not_there_are_told() {
     let text = std::fs::read_to_string(driver.ecs_toml()).expect("ecs.toml");
     driver.write(&text.replace("Cluster = \"ci\"", "Cluster = \"ci-dve\""));
     let job = driver.job(&[]);
-    job.prepare().await.failed(SYSTEM_FAILURE, "ClusterNotFoundException");
-    assert_eq!(driver.metadata_files().len(), 1);
+    // Each try tells the reason, and leaves nothing to look for.
+    for _ in 0..2 {
+        let prepared = job.prepare().await.failed(SYSTEM_FAILURE, "ClusterNotFoundException");
+        assert!(!prepared.stdout.contains("An earlier try"), "{prepared:?}");
+        assert_eq!(driver.metadata_files(), Vec::<PathBuf>::new());
+    }
     driver.write(&text);
-    std::fs::remove_file(&driver.metadata_files()[0]).expect("the file");
-    assert_eq!(driver.metadata_files(), Vec::<PathBuf>::new());
+    job.cleanup().await.succeeded();
+    let mut job = driver.job(&[]);
+    job.set("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    driver.configure("StartTimeout = \"2s\"", "", "");
+    job.prepare().await.failed(SYSTEM_FAILURE, "Check the manager's way to the ECS endpoint");
+    // Nobody can say that no call arrived.
+    assert_eq!(driver.metadata_files().len(), 1);
+    std::fs::remove_dir_all(driver.metadata()).expect("the metadata");
     driver.end().await;
 }

@@ -46,6 +46,17 @@ async fn a_prepare_that_is_killed_while_its_task_is_asked_for_leaves_none() {
     driver.end().await;
 }
 
+/// ECS is away for longer than its client repeats one call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleanup_that_has_to_look_for_its_task_waits_for_ecs() {
+    let driver = Driver::start().await;
+    driver.fargate.faults().on_call("RunTask", 1, CallFault::Slow { by: Duration::from_secs(60) });
+    driver.fargate.faults().on_call("ListTasks", 14, CallFault::ServerError { status: 503 });
+    killed(&driver, "RunTask started a task", |driver| !driver.fargate.tasks().is_empty()).await;
+    assert!(calls(&driver, "ListTasks") > 14);
+    driver.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prepare_that_is_killed_while_its_task_starts_leaves_none() {
     let driver = Driver::start().await;
@@ -65,7 +76,7 @@ async fn the_next_prepare_of_a_killed_one_ends_its_task_first() {
     signal(&child, Signal::SIGKILL);
     DriverJob::ended(child).await;
     let prepared = job.prepare().await.succeeded();
-    assert!(prepared.stdout.contains("An earlier try of this job left its task behind"), "{prepared:?}");
+    assert!(prepared.stdout.contains("An earlier try of this job did not clean up"), "{prepared:?}");
     let running: Vec<_> = driver.fargate.tasks().into_iter().filter(|task| task.desired_status == "RUNNING").collect();
     assert_eq!(running.len(), 1, "{running:?}");
     job.run("true").await.succeeded();
@@ -83,6 +94,65 @@ async fn a_prepare_that_is_cancelled_stops_its_task_at_once() {
     signal(&child, Signal::SIGTERM);
     DriverJob::ended(child).await.failed(SYSTEM_FAILURE, "told to stop");
     driver.idle().await;
+    job.cleanup().await.succeeded();
+    driver.end().await;
+}
+
+/// A throttled ECS is not asked again for a task that nobody wants.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepare_that_is_cancelled_between_two_tries_asks_no_more() {
+    let driver = Driver::start().await;
+    driver.fargate.faults().on_call("RunTask", 1000, CallFault::Throttle);
+    let job = driver.job(&[]);
+    let child = job.spawn(&["prepare"]);
+    eventually("RunTask was refused", || calls(&driver, "RunTask") > 1).await;
+    signal(&child, Signal::SIGTERM);
+    DriverJob::ended(child).await.failed(SYSTEM_FAILURE, "told to stop");
+    let asked = calls(&driver, "RunTask");
+    driver.fargate.faults().clear();
+    job.cleanup().await.succeeded();
+    assert_eq!(calls(&driver, "RunTask"), asked);
+    assert!(driver.fargate.tasks().is_empty());
+    driver.end().await;
+}
+
+/// The answer of RunTask is lost, and ECS lists the task only a while later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ecs_lists_late_is_found_all_the_same() {
+    let config = embedded::fargate::Config {
+        clusters: vec!["ci".into()],
+        visible_after: Duration::from_secs(5),
+        ..embedded::fargate::Config::new(testkit::program("staffetta-agent"))
+    };
+    let driver = Driver::with(config).await;
+    driver.fargate.faults().on_call("RunTask", 1, CallFault::Slow { by: Duration::from_secs(60) });
+    killed(&driver, "RunTask started a task", |driver| !driver.fargate.tasks().is_empty()).await;
+    driver.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_run_task_that_is_lost_makes_no_second_task() {
+    let driver = Driver::start().await;
+    driver.fargate.faults().on_call("RunTask", 1, CallFault::AnswerLost);
+    let job = driver.job(&[]);
+    job.prepare().await.succeeded();
+    assert_eq!(driver.fargate.tasks().len(), 1);
+    job.cleanup().await.succeeded();
+    driver.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleanup_that_is_killed_is_made_up_for_by_the_next() {
+    let driver = Driver::start().await;
+    let job = driver.job(&[]);
+    job.prepare().await.succeeded();
+    driver.fargate.faults().on_call("StopTask", 1, CallFault::Throttle);
+    driver.fargate.faults().on_call("StopTask", 1000, CallFault::ServerError { status: 503 });
+    let child = job.spawn(&["cleanup"]);
+    eventually("StopTask was refused", || calls(&driver, "StopTask") > 0).await;
+    signal(&child, Signal::SIGKILL);
+    DriverJob::ended(child).await;
+    driver.fargate.faults().clear();
     job.cleanup().await.succeeded();
     driver.end().await;
 }

@@ -168,11 +168,11 @@ fn the_case_of_a_key_does_not_count_but_a_key_stands_once() {
 }
 
 #[test]
-fn the_public_address_is_used_as_every_version_of_the_driver_did() {
+fn tasks_are_reached_by_their_private_address_unless_asked_otherwise() {
     for (keys, expected) in [
         ("", Some((false, false))),
         ("EnablePublicIP = false", Some((false, false))),
-        ("EnablePublicIP = true", Some((true, true))),
+        ("EnablePublicIP = true", Some((true, false))),
         ("EnablePublicIP = true\nUsePublicIP = false", Some((true, false))),
         ("EnablePublicIP = true\nUsePublicIP = true", Some((true, true))),
         ("UsePublicIP = false", Some((false, false))),

@@ -123,7 +123,7 @@ async fn at_once(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     }
     let mut running = Vec::new();
     for job in &jobs {
-        let mut child = job.spawn_run("echo ready; until [ -e /tmp/go ]; do sleep 0.2; done");
+        let mut child = job.spawn_run("echo ready; until [ -e /tmp/staffetta-bench-go ]; do sleep 0.2; done");
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
         ensure!(lines.next_line().await?.as_deref() == Some("ready"), "a script does not run");
         running.push((child, lines));
