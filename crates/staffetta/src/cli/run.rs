@@ -33,6 +33,36 @@ pub struct Arguments {
     /// Folder with the agents that are sent into images without one [default: beside this program]
     #[arg(long, value_name = "DIR")]
     agents: Option<PathBuf>,
+    #[command(flatten)]
+    of_gitlab_runner: OfGitlabRunner,
+}
+
+/// Flags that service units and images give to `gitlab-runner run`. They say as whom and where scripts run on its own
+/// machine; here scripts run in tasks.
+#[derive(Debug, Args)]
+struct OfGitlabRunner {
+    #[arg(short, long, hide = true)]
+    user: Option<String>,
+    #[arg(short = 'd', long, hide = true)]
+    working_directory: Option<PathBuf>,
+    #[arg(short = 'n', long, hide = true)]
+    service: Option<String>,
+    #[arg(long, hide = true)]
+    syslog: bool,
+}
+
+impl OfGitlabRunner {
+    fn tell(&self) {
+        let given = [
+            ("--user", self.user.is_some()),
+            ("--working-directory", self.working_directory.is_some()),
+            ("--service", self.service.is_some()),
+            ("--syslog", self.syslog),
+        ];
+        for (flag, _) in given.iter().filter(|(_, given)| *given) {
+            info!("{flag} is gitlab-runner's and has no effect: scripts run in tasks");
+        }
+    }
 }
 
 /// GitLab's own places (protocol 10.1).
@@ -55,6 +85,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     logging::start(loaded.config.log_format, loaded.config.log_level);
     tell(&loaded.warnings);
+    arguments.of_gitlab_runner.tell();
     let system_id = system_id::load_or_create(&arguments.config);
     if let Some(error) = &system_id.not_kept {
         warn!(%error, "the system id cannot be kept: after a restart GitLab shows a second manager");

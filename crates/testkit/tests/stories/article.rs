@@ -119,7 +119,9 @@ async fn its_runner_registers_and_passes_a_job_natively() {
     DriverJob::ended(DriverJob::piped(register)).await.succeeded();
 
     let mut run = in_place(folder.path());
-    run.arg(program("staffetta")).args(["run", "--config", "/etc/gitlab-runner/config.toml"]);
+    // The command of its image.
+    run.arg(program("staffetta"));
+    run.args(["run", "--user=gitlab-runner", "--working-directory=/home/gitlab-runner"]);
     run.env("AWS_ENDPOINT_URL", world.fargate.url());
     let manager = ManagerProcess::of(run);
     let pipeline = world.pipeline("it:\n  tags: [article]\n  script: echo hello from the task\n").await;

@@ -124,7 +124,8 @@ async fn a_connection_that_breaks_under_a_script_is_a_system_failure() {
     let driver = Driver::start().await;
     let job = driver.job(&[]);
     job.prepare().await.succeeded();
-    let mut child = job.spawn_run("echo before; until [ -e $HOME/go-on ]; do sleep 0.05; done; kill -9 $PPID; sleep 1000");
+    let mut child =
+        job.spawn_run("echo before; until [ -e $HOME/go-on ]; do sleep 0.05; done; kill -9 $PPID; sleep 1000");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     assert_eq!(lines.next_line().await.expect("a line").as_deref(), Some("before"));
     job.run("touch $HOME/go-on").await.succeeded();
