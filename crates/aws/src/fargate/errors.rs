@@ -107,14 +107,22 @@ impl CallError {
 impl CallError {
     /// Why there was nothing to sign a call with. Where that was the end of a call of our own, it is that call's error.
     pub(super) fn of_credentials(error: &(dyn Error + 'static)) -> Self {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(own) = error.downcast_ref::<Self>() {
+        let mut last = error;
+        loop {
+            if let Some(own) = last.downcast_ref::<Self>() {
                 return own.clone();
             }
-            cause = error.source();
+            match last.source() {
+                Some(cause) => last = cause,
+                None => break,
+            }
         }
-        Self::NoCredentials(chain(error))
+        tracing::debug!(error = chain(error), "no AWS credentials");
+        // The rest lists every place where they could have been.
+        let reason = last.to_string();
+        let reason =
+            reason.lines().next().unwrap_or_default().trim_end_matches("Attempted:").trim_end_matches([' ', '.']);
+        Self::NoCredentials(reason.to_owned())
     }
 }
 

@@ -63,6 +63,11 @@ pub enum Waiting {
         next: String,
         retry_in: Duration,
     },
+    /// There is nothing to sign a call with; a file of credentials may be written anew just now.
+    NoCredentials {
+        reason: String,
+        retry_in: Duration,
+    },
     /// Refused for a reason that may pass within a minute.
     Refused {
         reason: String,
@@ -85,6 +90,7 @@ impl fmt::Display for Waiting {
             Self::Elsewhere { tried, reason, next, retry_in } => {
                 write!(f, "no room in {tried} ({reason}); trying {next} {}", when(retry_in))
             }
+            Self::NoCredentials { reason, retry_in } => write!(f, "{reason}; next try {}", when(retry_in)),
             Self::Refused { reason, retry_in } => {
                 write!(f, "ECS refused ({reason}), which may pass; next try {}", when(retry_in))
             }
@@ -344,6 +350,9 @@ impl Tries {
                         next: name_of(&choices[self.placement % choices.len()]),
                         retry_in,
                     },
+                    Course::ForAMinute | Course::End if matches!(error, CallError::NoCredentials(_)) => {
+                        Waiting::NoCredentials { reason, retry_in }
+                    }
                     Course::ForAMinute | Course::End => Waiting::Refused { reason, retry_in },
                 };
                 (retry_in, waiting)

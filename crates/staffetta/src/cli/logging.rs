@@ -32,7 +32,7 @@ pub fn start_in(file: Option<&Path>, format: LogFormat, level: Level) -> io::Res
 fn start_with(writer: BoxMakeWriter, colours: bool, format: LogFormat, level: Level) {
     let filter = EnvFilter::try_from_env("STAFFETTA_LOG").unwrap_or_else(|_| {
         let ours = ["staffetta", "aws::fargate", "gitlab", "ssh"].map(|part| format!("{part}={level}")).join(",");
-        EnvFilter::new(format!("warn,russh=error,{ours}"))
+        EnvFilter::new(format!("warn,russh=error,aws_config=error,{ours}"))
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
     match format {
