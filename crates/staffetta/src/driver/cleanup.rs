@@ -45,6 +45,11 @@ pub async fn end_what_was_started(call: &Call, store: &Store) -> Result<(), Fail
     while let Err(error) = end(call, &fargate, &kept, settle).await {
         // Nor would another try be allowed.
         let is_final = matches!(error, CallError::Refused(_) | CallError::RoleRefused { .. });
+        if is_final && matches!(kept, Kept::Nothing) {
+            // Where nobody may look, or where there is no such cluster, no call of this job has started anything.
+            tracing::debug!(%error, "nothing to clean up");
+            return Ok(());
+        }
         if is_final || Instant::now() > give_up {
             return Err(Failure::System(format!("cannot end the task of job {}: {error}", call.job.id)));
         }

@@ -204,9 +204,9 @@ async fn no_cluster_of_that_name_and_an_ecs_that_is_not_there_are_told() {
         let prepared = job.prepare().await.failed(SYSTEM_FAILURE, "ClusterNotFoundException");
         assert!(!prepared.stdout.contains("An earlier try"), "{prepared:?}");
         assert_eq!(driver.metadata_files(), Vec::<PathBuf>::new());
+        job.cleanup().await.succeeded();
     }
     driver.write(&text);
-    job.cleanup().await.succeeded();
     let mut job = driver.job(&[]);
     job.set("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
     driver.configure("StartTimeout = \"2s\"", "", "");
