@@ -8,7 +8,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
 use std::str::FromStr;
 
-use job::secret::SecretString;
+use job::secret::{ExposeSecret, SecretString};
 
 /// The first line of a configuration that was made here. A file without it is somebody's own and is left alone.
 const MADE_HERE: &str = "# Made by `staffetta container` from the environment at each start: changes are lost.\n";
@@ -46,7 +46,7 @@ pub struct Outside<'a> {
 pub struct Start {
     /// To be written; none leaves the file that is there.
     pub config: Option<String>,
-    /// To be handed to the manager as `RUNNER_TOKEN`; none where it has it already.
+    /// To be handed to the manager as `RUNNER_TOKEN`, without the line end that `echo` leaves in a secret.
     pub token: Option<SecretString>,
     /// Variables that are set and say nothing, because the file that is there says all.
     pub without_effect: Vec<&'static str>,
@@ -75,10 +75,12 @@ pub fn start(there: Option<&str>, outside: &Outside) -> Result<Start, Vec<String
 /// What it answers beside mistakes must not be used.
 fn config_toml(outside: &Outside, mistakes: &mut Vec<String>) -> String {
     let [url, tags, subnets, security_groups, region] = NEEDED.map(|(name, meaning)| {
-        (outside.environment)(name).unwrap_or_else(|| {
-            mistakes.push(format!("{name} is not set: {meaning}"));
-            String::new()
-        })
+        let value = (outside.environment)(name);
+        if value.as_deref().is_none_or(|value| list(value).is_empty()) {
+            let state = if value.is_some() { "has nothing in it" } else { "is not set" };
+            mistakes.push(format!("{name} {state}: {meaning}"));
+        }
+        value.unwrap_or_default()
     });
     let [cluster, task_definition, concurrent, ssh_user, ssh_port] = OPTIONAL.map(|name| (outside.environment)(name));
     let concurrent = number("CONCURRENT", concurrent, CONCURRENT, "a whole number of 1 or more", mistakes);
@@ -128,9 +130,11 @@ fn list(words: &str) -> Vec<&str> {
 }
 
 fn token(outside: &Outside, needed: bool, mistakes: &mut Vec<String>) -> Option<SecretString> {
-    match ((outside.environment)(TOKEN), (outside.environment)(TOKEN_FILE)) {
+    let given = (outside.environment)(TOKEN).map(|text| SecretString::from(text.trim()));
+    match (given, (outside.environment)(TOKEN_FILE)) {
         (Some(_), Some(_)) => mistakes.push(format!("{TOKEN} and {TOKEN_FILE} are both set: leave one of them out")),
-        (Some(_), None) => {}
+        (Some(token), None) if !token.expose_secret().is_empty() => return Some(token),
+        (Some(_), None) => mistakes.push(format!("{TOKEN} has nothing in it")),
         (None, Some(path)) => match (outside.read)(Path::new(&path)) {
             Ok(text) if !text.trim().is_empty() => return Some(text.trim().into()),
             Ok(_) => mistakes.push(format!("{TOKEN_FILE} names {path}, which is empty")),
@@ -147,8 +151,6 @@ fn token(outside: &Outside, needed: bool, mistakes: &mut Vec<String>) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use job::secret::ExposeSecret;
-
     use super::*;
 
     const USUAL: [(&str, &str); 6] = [
@@ -219,6 +221,27 @@ mod tests {
     }
 
     #[test]
+    fn a_needed_variable_of_commas_and_blanks_says_nothing() {
+        for at in 0..USUAL.len() {
+            let mut variables = USUAL;
+            variables[at].1 = if variables[at].0 == TOKEN { " \n" } else { " ,\n" };
+            let mistakes = started(None, &variables).unwrap_err();
+            assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+            assert!(mistakes[0].starts_with(&format!("{} has nothing in it", variables[at].0)), "{mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_end_after_the_token_is_not_handed_on() {
+        let mut variables = USUAL;
+        variables[5].1 = "glrt-secret\r\n";
+        for there in [None, Some("concurrent = 1\n")] {
+            let start = started(there, &variables).expect("no mistakes");
+            assert_eq!(start.token.expect("a token").expose_secret(), "glrt-secret");
+        }
+    }
+
+    #[test]
     fn a_value_cannot_become_another_key() {
         let hostile = "dev\"\nexecutor = \"shell\"\n[x]\ny = \"'''\\";
         let mut variables = USUAL;
@@ -241,7 +264,7 @@ mod tests {
     #[test]
     fn a_file_of_somebodys_own_is_left_alone_and_one_made_here_is_made_again() {
         let own = started(Some("concurrent = 1\n"), &USUAL).expect("no mistakes");
-        assert!(own.config.is_none() && own.token.is_none());
+        assert!(own.config.is_none());
         assert_eq!(own.without_effect, ["GITLAB_URL", "RUNNER_TAGS", "SUBNET", "SECURITY_GROUP_ID"]);
         let ours = started(None, &USUAL).expect("no mistakes").config.expect("a configuration");
         let again = started(Some(&ours), &with(&[("CLUSTER", "new")])).expect("no mistakes");

@@ -150,7 +150,8 @@ async fn variables_are_enough_for_a_job_and_the_token_is_in_no_file() {
     let (mut world, token) = world().await;
     let volume = volume();
     let mut variables = variables(&world, world.gitlab.url());
-    variables.push(("RUNNER_TOKEN", token.clone()));
+    // As a secret that was stored with `echo`.
+    variables.push(("RUNNER_TOKEN", format!("{token}\n")));
     let container = start(&volume, &variables);
     passes_a_job(&mut world).await;
 
