@@ -17,6 +17,6 @@ pub use client::{CallError, Client, ClientConfig, ClientError};
 pub use health::{AdaptiveConcurrency, Asked, Health};
 pub use info::Info;
 pub use request::{AssignedJob, JobAnswer, JobReply, JobRequest};
-pub use runners::{Registered, Registration, Renewed, RunnerScope, Verified};
+pub use runners::{Known, Registered, Registration, Renewed, RunnerScope, Verified};
 pub use trace::{JobAccess, JobTrace, ReportError, Reported};
 pub use update::{JobState, JobUpdate, PatchAnswer, PatchResult, Signal, TraceOutput, UpdateAnswer, UpdateResult};

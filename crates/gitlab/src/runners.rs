@@ -13,10 +13,11 @@ use crate::info::Info;
 
 const PRIVATE_TOKEN: HeaderName = HeaderName::from_static("private-token");
 
-/// A runner as GitLab knows it.
+/// A runner that GitLab made.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Registered {
     pub id: u64,
+    #[serde(deserialize_with = "token")]
     pub token: SecretString,
     /// `None` never expires.
     #[serde(default, deserialize_with = "lenient_time")]
@@ -26,22 +27,35 @@ pub struct Registered {
 /// What a runner has instead of the token that was reset. From this answer on the old one is refused.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Renewed {
+    #[serde(deserialize_with = "token")]
     pub token: SecretString,
     /// `None` never expires.
     #[serde(default, deserialize_with = "lenient_time")]
     pub token_expires_at: Option<Timestamp>,
 }
 
+/// A token is written into `config.toml`, where `$NAME` stands for a variable: a GitLab that gives such a one would be
+/// sent the manager's environment with the next request. GitLab's own have letters, digits, `_`, `-` and `.`.
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    let token = SecretString::deserialize(deserializer)?;
+    let is_of_a_token = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if token.expose_secret().is_empty() || !token.expose_secret().bytes().all(is_of_a_token) {
+        return Err(serde::de::Error::custom("it gives a token that is empty or has characters that no token has"));
+    }
+    Ok(token)
+}
+
 /// The token is worth more than its date: a date that cannot be read must not lose it.
 fn lenient_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text: Option<String> = Option::deserialize(deserializer)?;
-    Ok(text.and_then(|text| match text.parse() {
-        Ok(time) => Some(time),
-        Err(error) => {
-            tracing::warn!(%text, %error, "GitLab gave a date that cannot be read; the token counts as one without end");
-            None
-        }
-    }))
+    let value = serde_json::Value::deserialize(deserializer)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    let time = value.as_str().and_then(|text| text.parse().ok());
+    if time.is_none() {
+        tracing::warn!(%value, "GitLab gave a date that cannot be read; the token counts as one without end");
+    }
+    Ok(time)
 }
 
 /// What GitLab is to know of a new runner; each field may be left to it.
@@ -69,12 +83,24 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// A runner whose token is valid, as far as GitLab says more than that.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Known {
+    pub id: Option<u64>,
+    /// `None` never expires.
+    #[serde(deserialize_with = "lenient_time")]
+    pub token_expires_at: Option<Timestamp>,
+}
+
 /// What [`Client::verify`] found.
 #[derive(Debug)]
 pub enum Verified {
-    Valid(Registered),
+    Valid(Known),
     /// 403: the token is invalid or the runner was deleted.
     Invalid,
+    /// 422: the runner is there, and belongs to no project or group any more. What GitLab says of it.
+    Orphaned(String),
     /// GitLab could not say: the runner is kept.
     Unknown(String),
 }
@@ -140,9 +166,11 @@ impl Client {
     pub async fn verify(&self, token: &SecretString, system_id: &SystemId) -> Verified {
         let body = Runner { info: Some(self.info()), system_id: Some(system_id), ..Runner::of(token) };
         let answer = self.call(Method::POST, "runners/verify", (RUNNER_TOKEN, token), &body, StatusCode::OK).await;
-        match answer.and_then(|answer| read(&answer)) {
-            Ok(registered) => Verified::Valid(registered),
+        match answer {
+            // Very old servers say it in words (1.3).
+            Ok(answer) => Verified::Valid(serde_json::from_slice(&answer).unwrap_or_default()),
             Err(CallError::Forbidden(_)) => Verified::Invalid,
+            Err(CallError::Refused { status: 422, message }) => Verified::Orphaned(message),
             Err(error) => Verified::Unknown(error.to_string()),
         }
     }
@@ -189,4 +217,31 @@ impl Client {
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
     serde_json::from_slice(body).map_err(|error| CallError::Unreachable(format!("its answer is not readable: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_token_is_refused_and_not_shown() {
+        for refused in ["", "$SECRET", "${SECRET}", "glrt-a b", "glrt-a\"", "glrt-a\n", "glrt-é"] {
+            let answer = serde_json::json!({ "id": 1, "token": refused }).to_string();
+            let told = read::<Registered>(answer.as_bytes()).unwrap_err().to_string();
+            assert!(!told.contains("SECRET"), "{told}");
+            read::<Renewed>(answer.as_bytes()).unwrap_err();
+        }
+        for good in ["glrt-t1_Ab-c_9", "glrt-Ab-c_9.01.121abcdef", "yQ8wUuEn_x-Hvsz5L9tF"] {
+            let answer = serde_json::json!({ "id": 1, "token": good }).to_string();
+            assert_eq!(read::<Registered>(answer.as_bytes()).unwrap().token.expose_secret(), good);
+        }
+    }
+
+    #[test]
+    fn a_date_of_any_kind_does_not_lose_the_token() {
+        for date in ["null", "\"soon\"", "1767225600", "{}", "false"] {
+            let answer = format!("{{ \"token\": \"glrt-new\", \"token_expires_at\": {date} }}");
+            assert_eq!(read::<Renewed>(answer.as_bytes()).unwrap().token_expires_at, None, "{date}");
+        }
+    }
 }

@@ -182,8 +182,12 @@ async fn a_runner_is_invalid_only_if_gitlab_says_so() {
     let (token, system_id) = (SecretString::from("t"), SystemId::new("s_0123456789ab"));
     let server = Server::start(|_| status(403)).await;
     assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Invalid));
+    let server = Server::start(|_| status(422)).await;
+    assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Orphaned(_)));
     let server = Server::start(|_| status(501)).await;
     assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Unknown(_)));
+    let server = Server::start(|_| full(200, &[], "200 OK")).await;
+    assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Valid(_)), "very old servers");
 }
 
 #[tokio::test]

@@ -68,20 +68,20 @@ struct AccessFlags {
     /// Address of GitLab, such as https://gitlab.example.com
     #[arg(short, long, env = "CI_SERVER_URL")]
     url: Option<String>,
-    /// The runner's authentication token (glrt-…), which GitLab shows when a runner is created
-    #[arg(short, long, env = "CI_SERVER_TOKEN", hide_env_values = true, value_parser = secret)]
+    // The variables of tokens are read by hand: one that is there by chance must not contradict a flag.
+    /// The runner's authentication token (glrt-…), which GitLab shows when a runner is created [env: CI_SERVER_TOKEN]
+    #[arg(short, long, value_parser = secret)]
     token: Option<SecretString>,
-    /// A legacy registration token
-    #[arg(short, long, env = "REGISTRATION_TOKEN", hide_env_values = true, value_parser = secret, value_name = "TOKEN")]
+    /// A legacy registration token [env: REGISTRATION_TOKEN]
+    #[arg(short, long, value_parser = secret, value_name = "TOKEN")]
     registration_token: Option<SecretString>,
     /// Create the runner with this token of yours (scope create_runner): for the whole instance, or for --group-id or
-    /// --project-id
-    #[arg(long, visible_alias = "pat", env = "GITLAB_PERSONAL_ACCESS_TOKEN", hide_env_values = true,
-          value_parser = secret, value_name = "TOKEN", conflicts_with_all = ["token", "registration_token"])]
+    /// --project-id [env: GITLAB_PERSONAL_ACCESS_TOKEN]
+    #[arg(long, visible_alias = "pat", value_parser = secret, value_name = "TOKEN")]
     personal_access_token: Option<SecretString>,
-    #[arg(long, value_name = "ID", conflicts_with = "project_id", requires = "personal_access_token")]
+    #[arg(long, value_name = "ID", conflicts_with = "project_id")]
     group_id: Option<u64>,
-    #[arg(long, value_name = "ID", requires = "personal_access_token")]
+    #[arg(long, value_name = "ID")]
     project_id: Option<u64>,
     /// Certificate authority of GitLab, beside the usual ones
     #[arg(long, env = "CI_SERVER_TLS_CA_FILE", value_name = "FILE")]
@@ -114,14 +114,8 @@ struct RecordFlags {
     #[arg(long, env = "REGISTER_ACCESS_LEVEL", default_value = "", hide_default_value = true, value_name = "LEVEL")]
     access_level: String,
     /// Seconds that a job may take, at least 600
-    #[arg(
-        long,
-        env = "REGISTER_MAXIMUM_TIMEOUT",
-        default_value_t = 0,
-        hide_default_value = true,
-        value_name = "SECONDS"
-    )]
-    maximum_timeout: u64,
+    #[arg(long, env = "REGISTER_MAXIMUM_TIMEOUT", value_parser = number, value_name = "SECONDS")]
+    maximum_timeout: Option<Number>,
     /// Give it no jobs yet
     #[arg(long, env = "REGISTER_PAUSED", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", default_value = "false", value_parser = switch, value_name = "BOOL")]
@@ -141,14 +135,14 @@ struct EntryFlags {
     #[arg(long, env = "RUNNER_EXECUTOR")]
     executor: Option<String>,
     /// Jobs of this runner at once
-    #[arg(long, env = "RUNNER_LIMIT", value_name = "N")]
-    limit: Option<u32>,
+    #[arg(long, env = "RUNNER_LIMIT", value_parser = number, value_name = "N")]
+    limit: Option<Number>,
     /// Requests for a job at once
-    #[arg(long, env = "RUNNER_REQUEST_CONCURRENCY", value_name = "N")]
-    request_concurrency: Option<u32>,
+    #[arg(long, env = "RUNNER_REQUEST_CONCURRENCY", value_parser = number, value_name = "N")]
+    request_concurrency: Option<Number>,
     /// KiB of log that a job may write
-    #[arg(long, env = "RUNNER_OUTPUT_LIMIT", value_name = "KIB")]
-    output_limit: Option<u32>,
+    #[arg(long, env = "RUNNER_OUTPUT_LIMIT", value_parser = number, value_name = "KIB")]
+    output_limit: Option<Number>,
     /// Folder for projects, in the task
     #[arg(long, env = "RUNNER_BUILDS_DIR", value_name = "DIR")]
     builds_dir: Option<String>,
@@ -202,14 +196,14 @@ struct CustomFlags {
     custom_config_exec: Option<String>,
     #[arg(long, allow_hyphen_values = true, value_name = "ARGUMENT")]
     custom_config_args: Vec<String>,
-    #[arg(long, env = "CUSTOM_CONFIG_EXEC_TIMEOUT", value_name = "SECONDS")]
-    custom_config_exec_timeout: Option<u32>,
+    #[arg(long, env = "CUSTOM_CONFIG_EXEC_TIMEOUT", value_parser = number, value_name = "SECONDS")]
+    custom_config_exec_timeout: Option<Number>,
     #[arg(long, env = "CUSTOM_PREPARE_EXEC", value_name = "PROGRAM")]
     custom_prepare_exec: Option<String>,
     #[arg(long, allow_hyphen_values = true, value_name = "ARGUMENT")]
     custom_prepare_args: Vec<String>,
-    #[arg(long, env = "CUSTOM_PREPARE_EXEC_TIMEOUT", value_name = "SECONDS")]
-    custom_prepare_exec_timeout: Option<u32>,
+    #[arg(long, env = "CUSTOM_PREPARE_EXEC_TIMEOUT", value_parser = number, value_name = "SECONDS")]
+    custom_prepare_exec_timeout: Option<Number>,
     #[arg(long, env = "CUSTOM_RUN_EXEC", value_name = "PROGRAM")]
     custom_run_exec: Option<String>,
     #[arg(long, allow_hyphen_values = true, value_name = "ARGUMENT")]
@@ -218,12 +212,12 @@ struct CustomFlags {
     custom_cleanup_exec: Option<String>,
     #[arg(long, allow_hyphen_values = true, value_name = "ARGUMENT")]
     custom_cleanup_args: Vec<String>,
-    #[arg(long, env = "CUSTOM_CLEANUP_EXEC_TIMEOUT", value_name = "SECONDS")]
-    custom_cleanup_exec_timeout: Option<u32>,
-    #[arg(long, env = "CUSTOM_GRACEFUL_KILL_TIMEOUT", value_name = "SECONDS")]
-    custom_graceful_kill_timeout: Option<u32>,
-    #[arg(long, env = "CUSTOM_FORCE_KILL_TIMEOUT", value_name = "SECONDS")]
-    custom_force_kill_timeout: Option<u32>,
+    #[arg(long, env = "CUSTOM_CLEANUP_EXEC_TIMEOUT", value_parser = number, value_name = "SECONDS")]
+    custom_cleanup_exec_timeout: Option<Number>,
+    #[arg(long, env = "CUSTOM_GRACEFUL_KILL_TIMEOUT", value_parser = number, value_name = "SECONDS")]
+    custom_graceful_kill_timeout: Option<Number>,
+    #[arg(long, env = "CUSTOM_FORCE_KILL_TIMEOUT", value_parser = number, value_name = "SECONDS")]
+    custom_force_kill_timeout: Option<Number>,
 }
 
 /// For clap: a token that its own messages cannot show.
@@ -240,13 +234,59 @@ fn switch(text: &str) -> Result<bool, &'static str> {
     }
 }
 
+/// A number, or nothing where the variable is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Number(Option<u32>);
+
+fn number(text: &str) -> Result<Number, std::num::ParseIntError> {
+    if text.is_empty() { Ok(Number(None)) } else { text.parse().map(|number| Number(Some(number))) }
+}
+
+/// A variable of the environment; an empty one counts as absent.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
 /// An empty variable counts as absent.
 fn filled(text: &Option<String>) -> Option<String> {
     text.clone().filter(|text| !text.is_empty())
 }
 
-fn filled_secret(secret: &Option<SecretString>) -> Option<SecretString> {
-    secret.clone().filter(|secret| !secret.expose_secret().is_empty())
+/// The tokens that are given, by flags or by variables. An empty one counts as absent.
+#[derive(Debug)]
+struct Tokens {
+    runner: Option<SecretString>,
+    registration: Option<SecretString>,
+    personal: Option<SecretString>,
+}
+
+impl Tokens {
+    /// Variables speak where no flag does.
+    fn of(flags: &AccessFlags, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+        let filled = |secret: &Option<SecretString>| secret.clone().filter(|secret| !secret.expose_secret().is_empty());
+        let mut tokens = Self {
+            runner: filled(&flags.token),
+            registration: filled(&flags.registration_token),
+            personal: filled(&flags.personal_access_token),
+        };
+        if tokens.runner.is_none() && tokens.registration.is_none() && tokens.personal.is_none() {
+            tokens = Self {
+                runner: variable("CI_SERVER_TOKEN").map(SecretString::from),
+                registration: variable("REGISTRATION_TOKEN").map(SecretString::from),
+                personal: variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from),
+            };
+        }
+        if tokens.personal.is_some() && (tokens.runner.is_some() || tokens.registration.is_some()) {
+            return Err(anyhow!(
+                "a personal access token makes a new runner: give it, or a token of the runner (--token, \
+                 --registration-token), and not both"
+            ));
+        }
+        if tokens.personal.is_none() && (flags.group_id.is_some() || flags.project_id.is_some()) {
+            return Err(anyhow!("--group-id and --project-id go with --personal-access-token, which makes the runner"));
+        }
+        Ok(tokens)
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -294,10 +334,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn tell(order: &Order, done: &Done) {
     let file = order.config_file.display();
     let token = ShortToken::of(done.token.expose_secret());
-    eprintln!(
-        "Registered {:?} (runner {}, token {token}…) at {}; its entry is in {file}.",
-        order.name, done.id, order.url
-    );
+    let id = done.id.map(|id| format!("runner {id}, ")).unwrap_or_default();
+    eprintln!("Registered {:?} ({id}token {token}…) at {}; its entry is in {file}.", order.name, order.url);
     if let Some(error) = &done.system_id_not_kept {
         eprintln!("The system id cannot be kept ({error}): GitLab will show one manager more after a restart.");
     }
@@ -326,8 +364,10 @@ async fn order(arguments: Arguments) -> anyhow::Result<Order> {
         return Err(anyhow!("--access-level is not_protected or ref_protected, not {:?}", record.access_level));
     }
     let url = filled(&access.url).or_else(|| template.text(&["url"]));
-    let personal = filled_secret(&access.personal_access_token);
-    let token = filled_secret(&access.token).or_else(|| filled_secret(&access.registration_token));
+    let Tokens { runner, registration: registration_token, personal } = Tokens::of(access, &variable)?;
+    // Of tokens without glrt- only the flag tells what they are; one that is asked for is taken as GitLab's runner does.
+    let registers = runner.is_none();
+    let token = runner.or(registration_token);
     let asks = !non_interactive && ask::is_possible();
     if !asks {
         let why = if *non_interactive { "--non-interactive asks nothing" } else { "there is no terminal to ask on" };
@@ -350,8 +390,6 @@ async fn order(arguments: Arguments) -> anyhow::Result<Order> {
         None if asks => ask::text("Name of the runner", default_name.as_deref()).await?,
         None => default_name.context("--name is missing, and this machine has no name to take")?,
     };
-    // Of tokens without glrt- only the flag tells what they are; one that was asked for is taken as GitLab's runner does.
-    let registers = filled_secret(&access.token).is_none();
     let access = if let Some(personal) = personal {
         let scope = match (access.group_id, access.project_id) {
             (Some(group_id), _) => RunnerScope::Group { group_id },
@@ -402,7 +440,7 @@ async fn registration(record: &RecordFlags, name: &str, locked: bool, asks: bool
         tag_list,
         locked: record.locked.unwrap_or(locked),
         access_level: record.access_level.clone(),
-        maximum_timeout: record.maximum_timeout,
+        maximum_timeout: record.maximum_timeout.and_then(|number| number.0).unwrap_or(0).into(),
         paused: record.paused,
     })
 }
@@ -414,7 +452,7 @@ fn record_is_gitlabs(record: &RecordFlags, came_as_registration_token: bool) -> 
         ("--locked", record.locked == Some(false)),
         ("--access-level", !record.access_level.is_empty()),
         ("--run-untagged", record.run_untagged),
-        ("--maximum-timeout", record.maximum_timeout != 0),
+        ("--maximum-timeout", record.maximum_timeout.and_then(|number| number.0).is_some_and(|seconds| seconds != 0)),
         ("--paused", record.paused),
         ("--tag-list", !record.tag_list.is_empty()),
         ("--maintenance-note", !record.maintenance_note.is_empty()),
@@ -465,7 +503,8 @@ async fn ask_for_fargate(template: &Template, settings: &mut Vec<Setting>) -> an
 fn settings(arguments: &Arguments) -> Vec<Setting> {
     let Arguments { access, entry, fargate, custom, .. } = arguments;
     let text = |text: &Option<String>| filled(text).map(Value::from);
-    let number = |number: Option<u32>| number.map(|number| Value::from(i64::from(number)));
+    let number =
+        |number: Option<Number>| number.and_then(|number| number.0).map(|number| Value::from(i64::from(number)));
     let list = |words: &[String]| {
         let words = words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()).collect::<Array>();
         (!words.is_empty()).then(|| Value::from(words))
@@ -560,7 +599,50 @@ fn about_foreign_flag(flag: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        register: Arguments,
+    }
+
+    /// The three tokens: of the runner, for registration, personal.
+    fn tokens(flags: &[&str], variables: &[(&str, &str)]) -> Result<[String; 3], String> {
+        let arguments = Program::try_parse_from([&["register"], flags].concat()).map_err(|error| error.to_string())?;
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.to_string())
+        };
+        let tokens = Tokens::of(&arguments.register.access, &variable).map_err(|error| error.to_string())?;
+        let text = |token: Option<SecretString>| token.unwrap_or_default().expose_secret().to_owned();
+        Ok([text(tokens.runner), text(tokens.registration), text(tokens.personal)])
+    }
+
+    #[test]
+    fn a_token_that_is_a_flag_beats_those_in_the_environment() {
+        let (runner, personal) = (("CI_SERVER_TOKEN", "glrt-a"), ("GITLAB_PERSONAL_ACCESS_TOKEN", "glpat-a"));
+        let given = |tokens: [&str; 3]| Ok(tokens.map(str::to_owned));
+        assert_eq!(tokens(&["--pat", "glpat-b"], &[runner]), given(["", "", "glpat-b"]));
+        assert_eq!(tokens(&["--token", "glrt-b"], &[runner, personal]), given(["glrt-b", "", ""]));
+        assert_eq!(tokens(&["-r", "legacy"], &[runner]), given(["", "legacy", ""]));
+        assert_eq!(tokens(&["--pat", "", "--token", "glrt-b"], &[]), given(["glrt-b", "", ""]));
+        assert_eq!(tokens(&["--token", ""], &[personal]), given(["", "", "glpat-a"]));
+        assert!(tokens(&[], &[runner, personal]).unwrap_err().contains("not both"));
+        assert!(tokens(&["--pat", "glpat-b", "--token", "glrt-b"], &[]).unwrap_err().contains("not both"));
+        assert!(tokens(&["--group-id", "3"], &[runner]).unwrap_err().contains("--personal-access-token"));
+    }
+
+    #[test]
+    fn an_empty_number_counts_as_absent() {
+        assert_eq!(number(""), Ok(Number(None)));
+        assert_eq!(number("600"), Ok(Number(Some(600))));
+        assert!(number("x").is_err());
+        let arguments = Program::try_parse_from(["register", "--maximum-timeout", "", "--limit", ""]).unwrap();
+        assert!(settings(&arguments.register).iter().all(|setting| setting.path != ["limit"]));
+    }
 
     #[test]
     fn flags_of_other_executors_are_told_from_slips() {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use gitlab::{CallError, Client};
 use job::ids::SystemId;
 use job::secret::SecretString;
 
+use super::register::{secret, variable};
 use super::{FAILED, UNUSABLE};
 use crate::config::system_id;
 use crate::registration::entries::{self, Selection};
@@ -35,11 +36,12 @@ pub struct Arguments {
     /// Every runner in the file
     #[arg(long, conflicts_with = "name")]
     all_runners: bool,
-    /// The runner at this address …
-    #[arg(short, long, env = "CI_SERVER_URL")]
+    // Read by hand: a variable that is set for something else must not narrow what --name chooses.
+    /// The runner at this address … [env: CI_SERVER_URL]
+    #[arg(short, long)]
     url: Option<String>,
-    /// … with this token
-    #[arg(short, long, env = "CI_SERVER_TOKEN", hide_env_values = true, value_parser = super::register::secret)]
+    /// … with this token [env: CI_SERVER_TOKEN]
+    #[arg(short, long, value_parser = secret)]
     token: Option<SecretString>,
 }
 
@@ -48,20 +50,32 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let all = entries::load(&config)?;
     let selected = if all_runners {
         all
-    } else if name.is_some() || token.is_some() {
-        // A name alone chooses: CI_SERVER_URL may be set for something else.
-        let url = url.filter(|_| token.is_some());
+    } else if name.is_some() {
         Selection { name, url, token }.of(all)?
+    } else if let Some(token) = token.or_else(|| variable("CI_SERVER_TOKEN").map(SecretString::from)) {
+        let url = url.or_else(|| variable("CI_SERVER_URL"));
+        Selection { name: None, url, token: Some(token) }.of(all)?
     } else {
         return Err(anyhow!("say which one: --name, --url with --token, or --all-runners"));
     };
     let system_id = system_id::load_or_create(&config).id;
-    let (mut gone, mut worst) = (Vec::new(), 0);
+    let mut worst = 0;
     for entry in selected {
-        let client = entry.client()?;
+        let client = match entry.client() {
+            Ok(client) => client,
+            Err(error) => {
+                eprintln!("staffetta: {} stays: {error:#}", entry.name);
+                worst = worst.max(UNUSABLE);
+                continue;
+            }
+        };
         match unregister(&client, &entry.token, &system_id).await {
             // 404: GitLab never heard of this manager; nothing is left to delete.
-            Ok(()) | Err(CallError::Refused { status: 404, .. }) => gone.push(entry),
+            Ok(()) | Err(CallError::Refused { status: 404, .. }) => {
+                let told = || format!("GitLab let {} go, and its entry is still there", entry.name);
+                entries::remove(&config, std::slice::from_ref(&entry)).with_context(told)?;
+                println!("{} is unregistered", entry.name);
+            }
             Err(CallError::Forbidden(_)) => {
                 let advice = "`staffetta verify --delete` takes it out of the file";
                 eprintln!("staffetta: {} stays: GitLab does not know its token; {advice}", entry.name);
@@ -71,12 +85,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 eprintln!("staffetta: {} stays: {error}", entry.name);
                 worst = worst.max(if is_no(&error) { FAILED } else { UNUSABLE });
             }
-        }
-    }
-    if !gone.is_empty() {
-        entries::remove(&config, &gone)?;
-        for entry in &gone {
-            println!("{} is unregistered", entry.name);
         }
     }
     Ok(ExitCode::from(worst))

@@ -17,7 +17,7 @@ use crate::registration::entries::{self, Entry, Selection};
 #[command(
     after_help = "A runner is \"not valid\" only if GitLab says so. Where GitLab cannot be asked it is \"unknown\", and stays.
 
-Exit codes: 0 all are valid (or were removed by --delete), 1 one is not valid, 2 one is unknown, or the file cannot be used.
+Exit codes: 0 all are valid (or were removed by --delete), 1 one is not valid or orphaned, 2 one is unknown, or the file cannot be used.
 
 Example:
   staffetta verify --name dev"
@@ -47,13 +47,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let system_id = system_id::load_or_create(&config).id;
     let mut asked = Vec::new();
     for entry in selected {
-        let answer = ask(&entry, &system_id).await?;
+        let answer = ask(&entry, &system_id).await;
         asked.push((entry, answer));
     }
     super::table::print(&asked, |(entry, answer)| {
         let answer = match answer {
             Verified::Valid(_) => "valid".to_owned(),
             Verified::Invalid => "not valid".to_owned(),
+            Verified::Orphaned(reason) => format!("orphaned, in no project or group: {reason}"),
             Verified::Unknown(reason) => format!("unknown: {reason}"),
         };
         [entry.name.clone(), entry.short_token().to_string(), entry.url.clone(), answer]
@@ -68,14 +69,20 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let names: Vec<_> = gone.iter().map(|entry| entry.name.as_str()).collect();
         eprintln!("Removed from {}: {}", config.display(), names.join(", "));
     }
+    // Its record is there: what becomes of it is for GitLab's administrator to say.
+    let is_orphaned = asked.iter().any(|(_, answer)| matches!(answer, Verified::Orphaned(_)));
     let is_unknown = asked.iter().any(|(_, answer)| matches!(answer, Verified::Unknown(_)));
-    Ok(match (gone.is_empty() || delete, is_unknown) {
+    Ok(match ((gone.is_empty() || delete) && !is_orphaned, is_unknown) {
         (false, _) => ExitCode::from(FAILED),
         (true, true) => ExitCode::from(UNUSABLE),
         (true, false) => ExitCode::SUCCESS,
     })
 }
 
-async fn ask(entry: &Entry, system_id: &SystemId) -> anyhow::Result<Verified> {
-    Ok(entry.client()?.verify(&entry.token, system_id).await)
+/// An entry that GitLab cannot be asked about is no reason not to ask about the others.
+async fn ask(entry: &Entry, system_id: &SystemId) -> Verified {
+    match entry.client() {
+        Ok(client) => client.verify(&entry.token, system_id).await,
+        Err(error) => Verified::Unknown(format!("{error:#}")),
+    }
 }

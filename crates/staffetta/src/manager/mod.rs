@@ -295,8 +295,12 @@ async fn verify(shared: &Shared, runner: &Runner) {
                 error!(runner = %name, url = %runner.settings.url, "GitLab refuses the runner's token; register the runner again");
                 return;
             }
+            Verified::Orphaned(reason) => {
+                error!(runner = %name, url = %runner.settings.url, %reason, "the runner belongs to no project or group in GitLab any more; register another one");
+                return;
+            }
             Verified::Unknown(reason) => {
-                warn!(runner = %name, url = %runner.settings.url, %reason, "GitLab does not answer; trying again");
+                warn!(runner = %name, url = %runner.settings.url, %reason, "GitLab does not verify the runner's token; trying again");
                 tokio::time::sleep(shared.check_interval()).await;
             }
         }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use gitlab::{CallError, Client, ClientConfig, Info, Registered, Registration, RunnerScope, Verified};
+use gitlab::{CallError, Client, ClientConfig, Info, Known, Registered, Registration, RunnerScope, Verified};
 use jiff::Timestamp;
 use job::ids::SystemId;
 use job::secret::{ExposeSecret, SecretString};
@@ -39,7 +39,8 @@ pub struct Order {
 
 /// A runner that is in GitLab and in the file.
 pub struct Done {
-    pub id: u64,
+    /// Very old servers do not tell it.
+    pub id: Option<u64>,
     pub token: SecretString,
     /// The system id was good for this call only.
     pub system_id_not_kept: Option<std::io::Error>,
@@ -76,7 +77,7 @@ pub async fn register(order: &Order, mut interrupted: impl AsyncFnMut()) -> Resu
         () = interrupted() => None,
     };
     let stopped = answer.is_none();
-    let registered = match answer {
+    let given = match answer {
         Some(answer) => answer?,
         None => {
             eprintln!("Waiting for GitLab's answer, to take the registration back; Ctrl-C again does not wait.");
@@ -88,8 +89,6 @@ pub async fn register(order: &Order, mut interrupted: impl AsyncFnMut()) -> Resu
             }
         }
     };
-    let Registered { id, token, token_expires_at } = registered;
-    let given = Given { id: Some(id), token, obtained_at: Timestamp::now(), expires_at: token_expires_at };
     if stopped {
         return Err(Failure::Interrupted(order.take_back(&client, &given, &system_id.id).await));
     }
@@ -97,7 +96,7 @@ pub async fn register(order: &Order, mut interrupted: impl AsyncFnMut()) -> Resu
         let left = order.take_back(&client, &given, &system_id.id).await;
         return Err(error.context(format!("the entry cannot be written, and {left}")).into());
     }
-    Ok(Done { id, token: given.token, system_id_not_kept: system_id.not_kept })
+    Ok(Done { id: given.id, token: given.token, system_id_not_kept: system_id.not_kept })
 }
 
 /// Stands for GitLab's answer before there is one.
@@ -149,24 +148,30 @@ impl Order {
         append(&self.config_file, text, &self.template.clone().render(&settings, given)?)
     }
 
-    async fn ask(&self, client: &Client, system_id: &SystemId) -> Result<Registered, Failure> {
-        match &self.access {
-            Access::Runner(token) => self.verify(client, token, system_id).await,
+    async fn ask(&self, client: &Client, system_id: &SystemId) -> Result<Given, Failure> {
+        let Registered { id, token, token_expires_at } = match &self.access {
+            Access::Runner(token) => return self.verify(client, token, system_id).await,
             Access::RegistrationToken(token, registration) => client
                 .register(token, registration)
                 .await
-                .map_err(|error| refusal("registration token", REGISTRATION_GONE, error)),
+                .map_err(|error| refusal("registration token", REGISTRATION_GONE, error))?,
             Access::Owner(token, scope, registration) => client
                 .create_runner(token, *scope, registration)
                 .await
-                .map_err(|error| refusal("personal access token", PERSONAL_UNFIT, error)),
-        }
+                .map_err(|error| refusal("personal access token", PERSONAL_UNFIT, error))?,
+        };
+        Ok(Given { id: Some(id), token, obtained_at: Timestamp::now(), expires_at: token_expires_at })
     }
 
-    async fn verify(&self, client: &Client, token: &SecretString, system_id: &SystemId) -> Result<Registered, Failure> {
+    async fn verify(&self, client: &Client, token: &SecretString, system_id: &SystemId) -> Result<Given, Failure> {
         match client.verify(token, system_id).await {
-            // GitLab repeats the token in its answer; the user's own is the one that was verified.
-            Verified::Valid(registered) => Ok(Registered { token: token.clone(), ..registered }),
+            Verified::Valid(Known { id, token_expires_at }) => {
+                Ok(Given { id, token: token.clone(), obtained_at: Timestamp::now(), expires_at: token_expires_at })
+            }
+            Verified::Orphaned(reason) => {
+                let told = format!("the runner belongs to no project or group in GitLab any more ({reason})");
+                Err(Failure::Refused(told))
+            }
             Verified::Invalid => {
                 let advice = if is_authentication_token(token) {
                     "it is wrong, or the runner was deleted"

@@ -71,7 +71,7 @@ async fn a_gitlab_that_is_down_when_the_manager_starts_is_waited_for() {
     let mut world = World::without_manager(Setup::default()).await;
     world.gitlab.set_down(true).await;
     let mut manager = ManagerProcess::start(&world.config_file());
-    manager.until_log("GitLab does not answer").await;
+    manager.until_log("GitLab does not verify the runner's token").await;
     world.gitlab.set_down(false).await;
     let (job, _) = world.run_job("  script: echo hello").await;
     assert_eq!(job.status, Status::Success);

@@ -345,7 +345,7 @@ async fn a_no_of_gitlabs_is_told_with_the_way_out_and_nothing_is_written() {
     assert!(said.err.contains("needs to be at least 10 minutes"), "{}", said.err);
     scene.gitlab.faults().add(Rule::new(Endpoint::Verify, Fault::Status(422)));
     let said = scene.register(&["--token", "glrt-orphan"]).await;
-    assert!(said.code == Some(2) && said.err.contains("422"), "{}", said.err);
+    assert!(said.code == Some(1) && said.err.contains("no project or group"), "{}", said.err);
     scene.gitlab.set_down(true).await;
     let said = scene.register(&["--token", "glrt-any"]).await;
     assert!(said.code == Some(2) && said.err.contains("cannot reach GitLab"), "{}", said.err);
