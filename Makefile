@@ -26,8 +26,7 @@ test:
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --locked --workspace --quiet --no-fail-fast
-	@if [ "$$(id -u)" = 0 ]; then echo 'The images:' && $(CARGO) test --locked --workspace --quiet --test images -- --ignored; \
-	else echo 'The images were not tested: that needs root (sudo make test).'; fi
+	@scripts/test-images
 	@echo 'All tests passed.'
 
 bench:
@@ -38,7 +37,7 @@ bench:
 
 # PLATFORMS, IMAGES_BUILDER and IMAGE_PREFIX may be given too.
 images:
-	@scripts/install-packages demo
+	@scripts/install-packages images
 	scripts/build-images $(IMAGES)
 
 lint:

@@ -44,7 +44,6 @@ fn build(name: &str) -> Image {
     run(Command::new(repository.join("scripts/build-images"))
         .arg(name)
         .env("IMAGES_BUILDER", &buildah)
-        .env("IMAGE_CONTEXT", folder.join("context"))
         .env("PROGRAMS", "target/static/dev")
         .env("RUNNER_TOKEN", CANARY));
     let pushed = folder.join("pushed");
