@@ -40,16 +40,19 @@ pub struct Arguments {
     /// Every runner in the file
     #[arg(long, conflicts_with_all = ["name", "id"])]
     all_runners: bool,
-    /// A personal access token, where the runner's own is lost or expired
+    /// A personal access token, where the runner's own is lost or expired [env: GITLAB_PERSONAL_ACCESS_TOKEN]
     #[arg(long, value_parser = super::register::secret, value_name = "TOKEN")]
     pat: Option<SecretString>,
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let selected = select(&arguments, entries::load(&arguments.config)?)?;
+    let personal = arguments.pat.clone().filter(|token| !token.expose_secret().is_empty());
+    let personal =
+        personal.or_else(|| super::register::variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from));
     let mut worst = 0;
     for entry in selected {
-        let by = match (&arguments.pat, arguments.id.or(entry.id)) {
+        let by = match (&personal, arguments.id.or(entry.id)) {
             (None, _) => By::Runner,
             (Some(personal), Some(id)) => By::Owner { personal, id },
             (Some(_), None) => return Err(anyhow!("runner {:?} has no id in the file: give --id", entry.name)),
@@ -64,9 +67,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 worst = worst.max(if is_no(&error) { FAILED } else { UNUSABLE });
             }
             Err(Failure::NotTried(error)) => return Err(error.context(format!("runner {:?}", entry.name))),
-            Err(Failure::Unwritten { error, .. }) => {
-                let advice = "GitLab has replaced its token and the new one is lost: mend this, then use --pat";
-                return Err(error.context(format!("runner {:?}: {advice}", entry.name)));
+            Err(Failure::Unwritten { error, aside, .. }) => {
+                let advice = match aside {
+                    Some(file) => {
+                        format!("the new one is in {}: write it into the file, then delete that", file.display())
+                    }
+                    None => "the new one is lost: mend this, then use --pat".to_owned(),
+                };
+                return Err(
+                    error.context(format!("runner {:?}: GitLab has replaced its token, and {advice}", entry.name))
+                );
             }
         }
     }

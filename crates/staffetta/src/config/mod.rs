@@ -7,6 +7,7 @@
 mod custom;
 pub mod ecs_toml;
 mod keys;
+pub mod owner;
 mod read;
 pub mod reload;
 mod runner;

@@ -11,6 +11,8 @@ use job::ids::SystemId;
 use rand::RngExt;
 use sha2::Sha256;
 
+use super::owner::{folder, give_to_owner_of};
+
 const FILE: &str = ".runner_system_id";
 /// Where GitLab's runner looks, in its order: the same machine keeps its id when it changes to Staffetta.
 const MACHINE_IDS: [&str; 2] = ["/var/lib/dbus/machine-id", "/etc/machine-id"];
@@ -31,7 +33,7 @@ pub fn load_or_create(config_file: &Path) -> Loaded {
     }
     let machine_id = MACHINE_IDS.iter().find_map(|path| fs::read_to_string(path).ok());
     let id = generate(machine_id.as_deref());
-    let not_kept = keep(&file, &id).err();
+    let not_kept = keep(config_file, &id).err();
     Loaded { id: SystemId::new(id), not_kept }
 }
 
@@ -40,13 +42,13 @@ fn beside(config_file: &Path) -> PathBuf {
 }
 
 /// Whole or not at all: half an id would be replaced by another one at the next start.
-fn keep(file: &Path, id: &str) -> io::Result<()> {
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn keep(config_file: &Path, id: &str) -> io::Result<()> {
     // Created with mode 0600.
-    let mut new = tempfile::NamedTempFile::new_in(directory)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder(config_file))?;
+    give_to_owner_of(config_file, new.as_file());
     new.write_all(id.as_bytes())?;
     new.as_file().sync_all()?;
-    new.persist(file)?;
+    new.persist(beside(config_file))?;
     Ok(())
 }
 

@@ -184,7 +184,7 @@ impl Manager {
             let state = known.map_or_else(Arc::<RunnerState>::default, |runner| runner.state.clone());
             runners.push(Arc::new(Runner::connect(settings.clone(), &self.shared.regions, state).await?));
         }
-        let former = rotate::former(old, &runners, &self.shared.regions).await;
+        let former = rotate::former(self.shared.config_file.get(), old, &runners, &self.shared.regions).await;
         *lock(&self.shared.former) = former;
         *lock(&self.shared.runners) = runners.clone();
         *lock(&self.shared.config) = Arc::new(config);
@@ -204,7 +204,7 @@ impl Manager {
         let config_file = self.shared.config_file.get_or_init(|| config_file.to_owned());
         let runners = lock(&self.shared.runners).clone();
         let old = rotate::old_tokens_beside(Some(config_file));
-        let former = rotate::former(old, &runners, &self.shared.regions).await;
+        let former = rotate::former(Some(config_file), old, &runners, &self.shared.regions).await;
         *lock(&self.shared.former) = former;
         // The first pass may have been without these.
         self.shared.reap_now.notify_one();

@@ -19,8 +19,7 @@ pub struct Entry {
     pub name: String,
     pub url: String,
     pub token: SecretString,
-    /// The token as the file has it; `$NAME` is taken from the environment.
-    written_token: SecretString,
+    written: Written,
     /// GitLab's id of the runner, where register wrote one.
     pub id: Option<u64>,
     pub executor: String,
@@ -29,6 +28,22 @@ pub struct Entry {
     tls_ca_file: Option<PathBuf>,
     tls_cert_file: Option<PathBuf>,
     tls_key_file: Option<PathBuf>,
+}
+
+/// What the file has there; `$NAME` is taken from the environment.
+#[derive(Debug, Clone)]
+struct Written {
+    name: String,
+    url: String,
+    token: SecretString,
+}
+
+/// An entry that was to be changed was removed meanwhile, or has another token.
+#[derive(Debug, thiserror::Error)]
+#[error("runner {name:?} is no longer in {} with the token that it had", file.display())]
+pub struct Gone {
+    name: String,
+    file: PathBuf,
 }
 
 /// A token and its times, as GitLab gave it.
@@ -48,7 +63,7 @@ impl Entry {
 
     /// A token that stands in the file itself can be replaced there.
     pub fn has_token_in_file(&self) -> bool {
-        !self.token.expose_secret().is_empty() && self.token.expose_secret() == self.written_token.expose_secret()
+        !self.token.expose_secret().is_empty() && self.token.expose_secret() == self.written.token.expose_secret()
     }
 
     /// A slash at the end makes no other address.
@@ -133,13 +148,13 @@ fn entry(table: &dyn TableLike, environment: &dyn Fn(&str) -> Option<String>) ->
     let path = |key: &str| Some(text(key)).filter(|path| !path.is_empty()).map(PathBuf::from);
     let expanded = |key: &str| config::expand(&text(key), environment).0;
     let token = expanded("token");
-    let name = text("name");
+    let written = Written { name: text("name"), url: text("url"), token: text("token").into() };
     let date = |key: &str| table.get(key).and_then(Item::as_datetime).and_then(|date| date.to_string().parse().ok());
     Entry {
-        name: if name.is_empty() { ShortToken::of(&token).as_str().to_owned() } else { name },
+        name: if written.name.is_empty() { ShortToken::of(&token).as_str().to_owned() } else { written.name.clone() },
         url: expanded("url"),
         token: token.into(),
-        written_token: text("token").into(),
+        written,
         id: table.get("id").and_then(Item::as_integer).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0),
         executor: text("executor"),
         // The year 1 is GitLab's way to write "never".
@@ -162,16 +177,34 @@ pub fn remove(config_file: &Path, gone: &[Entry]) -> anyhow::Result<()> {
     })
 }
 
-/// Writes a new token over the one of `entry`, with its times. `place` was taken before GitLab gave it.
+/// Writes a new token over the one of `entry`, with its times. `place` was taken before GitLab gave it. An entry without
+/// a name is called by its token: the old one's becomes its name, for the runner's jobs and tasks are known by that.
 pub fn replace_token(place: NewVersion, config_file: &Path, entry: &Entry, given: &Given) -> anyhow::Result<()> {
     place.write(|text| {
         let mut document = parse(config_file, text)?;
-        let found = runners(&mut document)
-            .and_then(|runners| runners.iter_mut().find(|table| is_entry(table, entry)))
-            .ok_or_else(|| anyhow!("runner {:?} is no longer in {}", entry.name, config_file.display()))?;
+        let found = find(&mut document, config_file, entry)?;
+        if text_of(found, "name").is_empty() {
+            set(found, "name", entry.name.as_str().into());
+        }
         identify(found, given)?;
         Ok(document.to_string())
     })
+}
+
+/// [`Gone`] if the file has the entry's token no more.
+pub fn check_there(config_file: &Path, entry: &Entry) -> anyhow::Result<()> {
+    find(&mut parse(config_file, &read(config_file)?)?, config_file, entry)?;
+    Ok(())
+}
+
+/// The entry, or else the one that has its token: name and URL may have been edited since.
+fn find<'a>(document: &'a mut DocumentMut, config_file: &Path, entry: &Entry) -> Result<&'a mut Table, Gone> {
+    let found = runners(document).and_then(|runners| {
+        let place = |is: fn(&Table, &Entry) -> bool| runners.iter().position(|table| is(table, entry));
+        let place = place(is_entry).or_else(|| place(has_token_of))?;
+        runners.get_mut(place)
+    });
+    found.ok_or_else(|| Gone { name: entry.name.clone(), file: config_file.to_owned() })
 }
 
 /// `runners` of a file that is written in one line is spread out: an entry has tables of its own.
@@ -188,9 +221,17 @@ pub fn runners(document: &mut DocumentMut) -> Option<&mut ArrayOfTables> {
     document.get_mut("runners")?.as_array_of_tables_mut()
 }
 
-/// The token tells an entry: names and URLs are edited, and two entries never share a token.
 fn is_entry(table: &Table, entry: &Entry) -> bool {
-    table.get("token").and_then(Item::as_str) == Some(entry.written_token.expose_secret())
+    let Written { name, url, .. } = &entry.written;
+    has_token_of(table, entry) && text_of(table, "name") == name && text_of(table, "url") == url
+}
+
+fn has_token_of(table: &Table, entry: &Entry) -> bool {
+    text_of(table, "token") == entry.written.token.expose_secret()
+}
+
+fn text_of<'a>(table: &'a Table, key: &str) -> &'a str {
+    table.get(key).and_then(Item::as_str).unwrap_or_default()
 }
 
 /// Sets what GitLab gave, as `gitlab-runner` writes it.
@@ -334,12 +375,47 @@ session_timeout = 1800
     }
 
     #[test]
+    fn an_entry_without_a_name_keeps_the_one_that_its_old_token_gave_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        fs::write(&file, "[[runners]]\n  url = \"https://h\"\n  token = \"glrt-t1_oldoldold1\"\n").unwrap();
+        let before = load(&file).unwrap().remove(0);
+        let given = Given { id: None, token: "glrt-new".into(), obtained_at: Timestamp::UNIX_EPOCH, expires_at: None };
+        replace_token(NewVersion::of(&file).unwrap(), &file, &before, &given).unwrap();
+        let after = load(&file).unwrap().remove(0);
+        assert_eq!((after.name, after.token.expose_secret()), (before.name, "glrt-new"));
+    }
+
+    #[test]
+    fn of_two_entries_with_one_token_only_the_one_that_is_meant_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        let entry = |name: &str, host: &str| {
+            format!("[[runners]]\nname = \"{name}\"\nurl = \"https://{host}\"\ntoken = \"same\"\n")
+        };
+        let texts = [entry("a", "one"), entry("a", "two"), entry("b", "one")];
+        fs::write(&file, texts.concat()).unwrap();
+        remove(&file, &load(&file).unwrap()[1..2]).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), [&texts[0][..], &texts[2]].concat());
+    }
+
+    #[test]
+    fn a_new_token_finds_an_entry_whose_name_was_edited_meanwhile() {
+        let text = in_file(|file, entries| {
+            fs::write(file, FILE.replace("\"dev\"", "\"development\"")).unwrap();
+            let given = Given { id: None, token: "z".into(), obtained_at: Timestamp::UNIX_EPOCH, expires_at: None };
+            replace_token(NewVersion::of(file).unwrap(), file, &entries[0], &given).unwrap();
+        });
+        assert!(text.contains("name = \"development\"") && text.contains("token = \"z\" # from the wiki"), "{text}");
+    }
+
+    #[test]
     fn an_entry_that_is_gone_meanwhile_is_told() {
         in_file(|file, entries| {
             remove(file, &entries[..1]).unwrap();
             let given = Given { id: None, token: "t".into(), obtained_at: Timestamp::UNIX_EPOCH, expires_at: None };
             let told = replace_token(NewVersion::of(file).unwrap(), file, &entries[0], &given).unwrap_err();
-            assert!(told.to_string().contains("runner \"dev\" is no longer in"), "{told}");
+            assert!(told.is::<Gone>() && told.to_string().contains("runner \"dev\" is no longer in"), "{told}");
         });
     }
 

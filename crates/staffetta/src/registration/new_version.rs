@@ -1,14 +1,18 @@
-//! A TOML file that programs and people change at the same time: replaced whole or not at all, one writer after another.
+//! A TOML file that programs and people change at the same time: one writer after another, and replaced whole or not at
+//! all. Only a file that is a mount of its own, which nobody can replace, is written in place; should that be cut short,
+//! the whole text is beside it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 use tempfile::NamedTempFile;
 use toml_edit::DocumentMut;
+
+use crate::config::owner::{folder, give_to_owner_of};
 
 /// Room for one more `[[runners]]` entry with every key that there is.
 const ONE_ENTRY: u64 = 16 << 10;
@@ -17,6 +21,8 @@ const ONE_ENTRY: u64 = 16 << 10;
 /// [`NewVersion::write`], it leaves nothing.
 pub struct NewVersion {
     file: PathBuf,
+    /// Its owner is to own the new version.
+    like: PathBuf,
     place: NamedTempFile,
 }
 
@@ -24,6 +30,11 @@ impl NewVersion {
     /// Fails where writing would fail: a folder that cannot be written to, a full disk, a file that is not TOML. A
     /// folder that is missing is made, for its owner only.
     pub fn of(file: &Path) -> anyhow::Result<Self> {
+        Self::like(file, file)
+    }
+
+    /// The same of a file that belongs to whom another one belongs, such as the configuration that it is beside.
+    pub fn like(like: &Path, file: &Path) -> anyhow::Result<Self> {
         // A link stays one: what it points to is replaced.
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let folder = folder(&file);
@@ -34,7 +45,7 @@ impl NewVersion {
         let mut place = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).with_context(cannot_write)?;
         io::copy(&mut io::Read::take(io::repeat(b'\n'), length + ONE_ENTRY), &mut place).with_context(cannot_write)?;
         place.as_file().sync_all().with_context(cannot_write)?;
-        Ok(Self { file, place })
+        Ok(Self { file, like: like.to_owned(), place })
     }
 
     /// Puts the file in place as `change` makes it from its text of this moment; other writers wait.
@@ -52,21 +63,27 @@ impl NewVersion {
         self.place.rewind().with_context(cannot_write)?;
         self.place.write_all(text.as_bytes()).with_context(cannot_write)?;
         self.place.as_file().set_len(text.len() as u64).with_context(cannot_write)?;
-        if let Ok(old) = fs::metadata(&self.file) {
-            // Only root can give files away; whoever else may write here owns the new one.
-            let _ = fchown(self.place.as_file(), Some(old.uid()), Some(old.gid()));
-        }
+        give_to_owner_of(&self.like, self.place.as_file());
         self.place.as_file().sync_all().with_context(cannot_write)?;
         if let Err(error) = self.place.persist(&self.file) {
             // A file that is mounted into a container by itself cannot be replaced.
             if error.error.raw_os_error() != Some(nix::libc::EBUSY) {
                 return Err(error.error).with_context(|| format!("cannot write {}", self.file.display()));
             }
-            fs::write(&self.file, &text).with_context(|| format!("cannot write {}", self.file.display()))?;
+            let (_, whole) = error.file.keep().with_context(|| format!("cannot write {}", self.file.display()))?;
+            write_in_place(&self.file, &text)
+                .with_context(|| format!("cannot write {}: its text is in {}", self.file.display(), whole.display()))?;
+            let _ = fs::remove_file(whole);
         }
         // The name is on the disk only with its folder.
         locked.sync_all().with_context(|| format!("cannot write {}", self.file.display()))
     }
+}
+
+fn write_in_place(file: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(file)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// A text that is empty when there is no file.
@@ -84,10 +101,6 @@ pub fn parse(file: &Path, text: &str) -> anyhow::Result<DocumentMut> {
         let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
         anyhow!("{}:{line}: not valid TOML: {}", file.display(), error.message())
     })
-}
-
-fn folder(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub fn load(config_file: &Path) -> anyhow::Result<Vec<OldToken>> {
 
 /// To be called before GitLab replaces the token: a crash in between must not lose the tasks.
 pub fn keep(config_file: &Path, runner: &str, token: &SecretString, now: Timestamp) -> anyhow::Result<()> {
-    NewVersion::of(&beside(config_file))?.write(|text| {
+    NewVersion::like(config_file, &beside(config_file))?.write(|text| {
         let mut tokens = without(parse(text)?, token);
         tokens.push(OldToken { runner: runner.to_owned(), token: token.clone(), replaced_at: now });
         render(tokens)
@@ -48,7 +48,7 @@ pub fn keep(config_file: &Path, runner: &str, token: &SecretString, now: Timesta
 }
 
 pub fn forget(config_file: &Path, token: &SecretString) -> anyhow::Result<()> {
-    NewVersion::of(&beside(config_file))?.write(|text| render(without(parse(text)?, token)))
+    NewVersion::like(config_file, &beside(config_file))?.write(|text| render(without(parse(text)?, token)))
 }
 
 fn beside(config_file: &Path) -> PathBuf {

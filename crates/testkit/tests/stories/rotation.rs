@@ -1,9 +1,10 @@
 //! A token that expires is renewed while jobs run: the runner stays the same one, before and after a restart.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use embedded::gitlab::{Endpoint, Fault, Rule, Status};
 use jiff::{SignedDuration, Timestamp};
@@ -16,16 +17,24 @@ const AFTER: &str = "after: { tags: [dev], script: [echo with the new token] }";
 
 /// Says in the file that the token of dev was obtained long ago, and expires soon.
 fn make_due(file: &Path) {
-    let times = format!(
-        "name = \"dev\" # the first\ntoken_obtained_at = 2020-01-01T00:00:00Z\ntoken_expires_at = {}",
-        (Timestamp::now() + SignedDuration::from_hours(1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    );
-    let text = read(file).replace("name = \"dev\"", &times);
+    let text = read(file).replace("name = \"dev\"", &format!("name = \"dev\" # the first\n{}", times()));
     fs::write(file, text).expect("config.toml");
+}
+
+fn times() -> String {
+    let soon = Timestamp::now() + SignedDuration::from_hours(1);
+    format!("token_obtained_at = 2020-01-01T00:00:00Z\ntoken_expires_at = {}", soon.strftime("%Y-%m-%dT%H:%M:%SZ"))
 }
 
 fn read(file: &Path) -> String {
     fs::read_to_string(file).expect("config.toml")
+}
+
+/// The files beside the configuration that a token was put aside in.
+fn put_aside(file: &Path) -> Vec<PathBuf> {
+    let beside = fs::read_dir(file.parent().expect("a folder")).expect("a folder");
+    let paths = beside.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.to_string_lossy().contains("staffetta-new-token-")).collect()
 }
 
 /// The token of dev that GitLab accepts now.
@@ -62,6 +71,27 @@ async fn a_token_is_renewed_under_a_running_job_which_is_neither_lost_nor_taken_
     manager.signal(Signal::SIGTERM);
     let (status, log) = manager.ended().await;
     assert!(status.success() && !log.contains("earlier manager") && !log.contains(&new), "{log}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_without_a_name_keeps_its_running_job_when_its_token_is_renewed() {
+    let mut world = World::without_manager(Setup::default()).await;
+    let (file, old) = (world.config_file(), token_of_dev(&world));
+    let nameless = read(&file).replace("name = \"dev\"\n", "");
+    fs::write(&file, &nameless).expect("config.toml");
+    let mut manager = ManagerProcess::start(&file);
+    let pipeline = world.pipeline(LONG).await;
+    world.until_trace("it", "under way").await;
+    let token = format!("token = \"{old}\"");
+    fs::write(&file, nameless.replace(&token, &format!("{token}\n{}", times()))).expect("config.toml");
+    manager.signal(Signal::SIGHUP);
+    manager.until_log("renewed the runner's token").await;
+    manager.until_log("configuration read again").await;
+    assert_eq!(world.finished(pipeline).await, Status::Success);
+    manager.signal(Signal::SIGTERM);
+    let (_, log) = manager.ended().await;
+    assert!(!log.contains("earlier manager"), "{log}");
     world.end().await;
 }
 
@@ -124,7 +154,49 @@ async fn a_token_that_cannot_be_written_down_is_kept_until_it_can_be() {
     fs::write(&file, &good).expect("config.toml");
     manager.until_log("renewed the runner's token").await;
     assert_eq!(read(&file).matches(&token_of_dev(&world)).count(), 1);
+    assert!(put_aside(&file).is_empty());
     drop(manager);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_token_that_cannot_be_written_down_and_does_not_lose_it() {
+    let world = World::without_manager(Setup::default()).await;
+    let (file, old) = (world.config_file(), token_of_dev(&world));
+    make_due(&file);
+    world.gitlab.faults().add(Rule::new(Endpoint::Runner, Fault::Slow(Duration::from_secs(1))));
+    let mut manager = ManagerProcess::start(&file);
+    world.until("GitLab replaced the token", |gitlab| gitlab.runners().iter().all(|runner| runner.token != old)).await;
+    fs::write(&file, "broken =").expect("config.toml");
+    manager.until_log("it cannot be written; trying again").await;
+    let stopped = Instant::now();
+    manager.signal(Signal::SIGTERM);
+    let (status, log) = manager.ended().await;
+    assert!(status.success() && stopped.elapsed() < Duration::from_secs(20), "{log}");
+    let [aside] = &put_aside(&file)[..] else { panic!("{log}") };
+    assert!(log.contains(&aside.display().to_string()) && !log.contains(&token_of_dev(&world)), "{log}");
+    assert!(read(aside).contains(&format!("token = \"{}\"\n", token_of_dev(&world))));
+    assert_eq!(fs::metadata(aside).expect("metadata").mode() & 0o777, 0o600);
+    world.end().await;
+}
+
+/// Of what root leaves beside the configuration of another user. Nobody but root can try.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_of_root_leaves_belongs_to_the_owner_of_the_configuration() {
+    let world = World::without_manager(Setup::default()).await;
+    let file = world.config_file();
+    if fs::metadata(&file).expect("metadata").uid() != 0 {
+        return;
+    }
+    chown(&file, Some(1234), Some(1234)).expect("a file of another user");
+    for command in [&["verify"][..], &["reset-token", "--name", "dev"]] {
+        let mut program = Command::new(program("staffetta"));
+        let status = program.args(command).arg("--config").arg(&file).stdout(Stdio::null()).status().await;
+        assert!(status.expect("a status").success());
+    }
+    for name in ["config.toml", ".runner_system_id", ".staffetta_old_tokens", ".staffetta_renewal"] {
+        assert_eq!(fs::metadata(file.with_file_name(name)).expect(name).uid(), 1234, "{name}");
+    }
     world.end().await;
 }
 
