@@ -8,8 +8,9 @@ use clap::Args;
 use job::ids::ShortToken;
 use job::secret::{ExposeSecret, SecretString};
 
+use super::register::{secret, variable};
 use super::{FAILED, UNUSABLE};
-use crate::registration::entries::{self, Entry};
+use crate::registration::entries::{self, Entry, Given};
 use crate::registration::register::is_no;
 use crate::registration::renew::{By, Failure, renew};
 
@@ -41,23 +42,17 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["name", "id"])]
     all_runners: bool,
     /// A personal access token, where the runner's own is lost or expired [env: GITLAB_PERSONAL_ACCESS_TOKEN]
-    #[arg(long, value_parser = super::register::secret, value_name = "TOKEN")]
+    #[arg(long, value_parser = secret, value_name = "TOKEN")]
     pat: Option<SecretString>,
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let selected = select(&arguments, entries::load(&arguments.config)?)?;
     let personal = arguments.pat.clone().filter(|token| !token.expose_secret().is_empty());
-    let personal =
-        personal.or_else(|| super::register::variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from));
+    let personal = personal.or_else(|| variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from));
     let mut worst = 0;
     for entry in selected {
-        let by = match (&personal, arguments.id.or(entry.id)) {
-            (None, _) => By::Runner,
-            (Some(personal), Some(id)) => By::Owner { personal, id },
-            (Some(_), None) => return Err(anyhow!("runner {:?} has no id in the file: give --id", entry.name)),
-        };
-        match renew(&arguments.config, &entry, &entry.client()?, by).await {
+        match reset(&arguments, &entry, personal.as_ref()).await {
             Ok(given) => {
                 let (old, new) = (entry.short_token(), ShortToken::of(given.token.expose_secret()));
                 println!("{}: {old} is replaced by {new}", entry.name);
@@ -66,7 +61,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 eprintln!("staffetta: {}: {error}", entry.name);
                 worst = worst.max(if is_no(&error) { FAILED } else { UNUSABLE });
             }
-            Err(Failure::NotTried(error)) => return Err(error.context(format!("runner {:?}", entry.name))),
+            Err(Failure::NotTried(error)) => {
+                eprintln!("staffetta: {}: {error:#}", entry.name);
+                worst = worst.max(UNUSABLE);
+            }
+            // What went wrong with the file would cost the next runner its token too.
             Err(Failure::Unwritten { error, aside, .. }) => {
                 let advice = match aside {
                     Some(file) => {
@@ -81,6 +80,19 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(worst))
+}
+
+async fn reset(arguments: &Arguments, entry: &Entry, personal: Option<&SecretString>) -> Result<Given, Failure> {
+    let by = match (personal, arguments.id.or(entry.id)) {
+        (None, _) => By::Runner,
+        (Some(personal), Some(id)) => By::Owner { personal, id },
+        (Some(_), None) => {
+            return Err(
+                anyhow!("a personal access token resets a runner by its id, which the file lacks: give --id").into()
+            );
+        }
+    };
+    renew(&arguments.config, entry, &entry.client()?, by).await
 }
 
 fn select(arguments: &Arguments, all: Vec<Entry>) -> anyhow::Result<Vec<Entry>> {
