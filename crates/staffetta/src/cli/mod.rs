@@ -4,6 +4,7 @@ mod completion;
 mod container;
 mod custom;
 mod embedded;
+mod foreign_flags;
 mod list;
 mod local;
 mod logging;
@@ -51,7 +52,7 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::try_parse_from(custom::command_first(std::env::args_os().collect()));
-    let arguments = arguments.unwrap_or_else(|error| register::or_foreign_flag(error).exit());
+    let arguments = arguments.unwrap_or_else(|error| foreign_flags::or_foreign_flag(error).exit());
     let mut runtime = match arguments.command {
         // There is one for each running job.
         Command::Custom(_) => tokio::runtime::Builder::new_current_thread(),
