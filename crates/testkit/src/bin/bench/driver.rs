@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::processes::memory;
+use crate::processes::{memory, proportional};
 use crate::scene::{Bench, milliseconds};
 use crate::table::Row;
 
@@ -130,9 +130,9 @@ async fn at_once(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     }
     let (mut total, mut peak) = (0.0, 0.0_f64);
     for (child, _) in &running {
-        let memory = memory(Pid::from_raw(child.id().context("it runs")?.cast_signed()))?;
-        total += memory.now;
-        peak = peak.max(memory.peak);
+        let pid = Pid::from_raw(child.id().context("it runs")?.cast_signed());
+        total += proportional(pid)?;
+        peak = peak.max(memory(pid)?.peak);
     }
     for job in &jobs {
         job.cleanup().await.succeeded();
@@ -141,10 +141,11 @@ async fn at_once(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         DriverJob::ended(child).await;
     }
     driver.end().await;
-    Ok(vec![Row::new(format!("driver: resident, {AT_ONCE} runs at once"), total, "MB").detail(format!(
-        "{:.1} MB each, {peak:.1} MB at most; shared pages counted each time",
-        total / AT_ONCE as f64
-    ))])
+    let each = total / AT_ONCE as f64;
+    Ok(vec![
+        Row::new(format!("driver: memory of {AT_ONCE} runs at once"), total, "MB")
+            .detail(format!("{each:.1} MB each, shared pages by their part; {peak:.1} MB resident with them")),
+    ])
 }
 
 /// Milliseconds of a call that must succeed.

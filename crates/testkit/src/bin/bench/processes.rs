@@ -16,7 +16,12 @@ pub fn memory(pid: Pid) -> anyhow::Result<Memory> {
     Ok(Memory { now: field(&status, "VmRSS:")?, peak: field(&status, "VmHWM:")? })
 }
 
-/// A field of `/proc/PID/status` that stands in KiB there, in MB.
+/// Its memory in MB, where what several processes share counts for each with its part only.
+pub fn proportional(pid: Pid) -> anyhow::Result<f64> {
+    field(&read_to_string(format!("/proc/{pid}/smaps_rollup")).context("the process has ended")?, "Pss:")
+}
+
+/// A field of `/proc/PID/status` or `smaps_rollup` that stands in KiB there, in MB.
 pub fn field(status: &str, name: &str) -> anyhow::Result<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<f64>().ok());
