@@ -300,6 +300,12 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_was_renewed_rests_through_a_reload() {
+        assert!(!Rest::after_renewal().ends_with_reload && Rest::until_changed(LONG_REST).ends_with_reload);
+        assert!(Rest::after_renewal().until > Instant::now() + LOOK_INTERVAL, "not with every look at the clock");
+    }
+
+    #[test]
     fn an_old_token_of_a_runner_that_left_is_kept_for_some_time() {
         let replaced = at("2026-01-01T00:00:00Z");
         assert!(!is_long_gone(replaced, at("2026-01-30T00:00:00Z")));

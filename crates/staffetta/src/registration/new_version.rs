@@ -30,22 +30,23 @@ impl NewVersion {
     /// Fails where writing would fail: a folder that cannot be written to, a full disk, a file that is not TOML. A
     /// folder that is missing is made, for its owner only.
     pub fn of(file: &Path) -> anyhow::Result<Self> {
-        Self::like(file, file)
-    }
-
-    /// The same of a file that belongs to whom another one belongs, such as the configuration that it is beside.
-    pub fn like(like: &Path, file: &Path) -> anyhow::Result<Self> {
         // A link stays one: what it points to is replaced.
         let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-        let folder = folder(&file);
+        Self::like(&file, &file)
+    }
+
+    /// The same of a file that belongs to whom another one belongs, such as the configuration that it is beside. A link
+    /// is replaced: it could make root give away the file of somebody else.
+    pub fn like(like: &Path, file: &Path) -> anyhow::Result<Self> {
+        let folder = folder(file);
         let cannot_write = || format!("cannot write to {}", folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(cannot_write)?;
-        let length = parse(&file, &read(&file)?)?.to_string().len() as u64;
+        let length = parse(file, &read(file)?)?.to_string().len() as u64;
         // Mode 0600. Its name does not end in .toml: no program shall take it for a configuration.
         let mut place = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).with_context(cannot_write)?;
         io::copy(&mut io::Read::take(io::repeat(b'\n'), length + ONE_ENTRY), &mut place).with_context(cannot_write)?;
         place.as_file().sync_all().with_context(cannot_write)?;
-        Ok(Self { file, like: like.to_owned(), place })
+        Ok(Self { file: file.to_owned(), like: like.to_owned(), place })
     }
 
     /// Puts the file in place as `change` makes it from its text of this moment; other writers wait.
@@ -187,6 +188,10 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         NewVersion::of(&link).unwrap().write(append("a = 1")).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "a = 1\n");
+
+        NewVersion::like(&file, &link).unwrap().write(append("b = 2")).unwrap();
+        assert!(!fs::symlink_metadata(&link).unwrap().is_symlink(), "but not one beside the configuration");
         assert_eq!(fs::read_to_string(&file).unwrap(), "a = 1\n");
     }
 }

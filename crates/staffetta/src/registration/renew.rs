@@ -1,7 +1,7 @@
 //! A new token for a runner (protocol 1.3): written over the old one before anything else is done with it.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use job::secret::SecretString;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc::O_NOFOLLOW;
 use toml_edit::Table;
 
 use super::entries::{Entry, Given, check_there, identify, replace_token};
@@ -75,8 +76,18 @@ pub async fn renew(config_file: &Path, entry: &Entry, client: &Client, by: By<'_
 fn lock(config_file: &Path) -> anyhow::Result<Flock<File>> {
     let path = config_file.with_file_name(LOCK_FILE);
     let cannot_lock = || format!("cannot lock {}", path.display());
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).with_context(cannot_lock)?;
-    give_to_owner_of(config_file, &file);
+    // A link in a folder of another user must not make root open, or give away, what that user may not touch.
+    let open = |options: &mut OpenOptions| options.append(true).mode(0o600).custom_flags(O_NOFOLLOW).open(&path);
+    let file = match open(OpenOptions::new().create_new(true)) {
+        Ok(new) => {
+            give_to_owner_of(config_file, &new);
+            new
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            open(&mut OpenOptions::new()).with_context(cannot_lock)?
+        }
+        Err(error) => return Err(error).with_context(cannot_lock),
+    };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(locked) => Ok(locked),
         Err((_, Errno::EWOULDBLOCK)) => {
@@ -137,8 +148,18 @@ mod tests {
         assert!(told.contains("no longer in"), "the other one's token is the good one: {told}");
     }
 
-    #[tokio::test]
-    async fn a_token_that_cannot_be_written_is_put_aside_for_its_owner_only() {
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_not_followed() {
+        let (directory, config, _) = one(FILE);
+        let other = directory.path().join("other");
+        std::os::unix::fs::symlink(&other, directory.path().join(LOCK_FILE)).unwrap();
+        assert!(lock(&config).is_err() && !other.exists());
+        fs::write(&other, "").unwrap();
+        assert!(lock(&config).is_err());
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_written_is_put_aside_for_its_owner_only() {
         let (directory, config, entry) = one(FILE);
         let given = Given { id: None, token: "glrt-new".into(), obtained_at: Timestamp::UNIX_EPOCH, expires_at: None };
         let aside = put_aside(&config, &entry, &given).unwrap();
