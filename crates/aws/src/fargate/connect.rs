@@ -165,14 +165,19 @@ impl Region {
         describer
     }
 
-    /// One attempt: its turn at the buckets, the call, and what the buckets learn from it.
-    pub async fn attempt<T>(
-        &self,
-        api: Api,
-        queued: impl FnOnce(),
-        call: impl Future<Output = Result<T, CallError>>,
-    ) -> Result<T, CallError> {
+    /// One attempt: its turn at the buckets, and the call.
+    pub async fn attempt<T>(&self, api: Api, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        self.turn(api, || ()).await;
+        self.send(api, call).await
+    }
+
+    /// Waits for a call's turn at the buckets; `queued` hears when there is something to wait for.
+    pub async fn turn(&self, api: Api, queued: impl FnOnce()) {
         self.buckets.turn(api, queued).await;
+    }
+
+    /// The call whose turn it is, and what the buckets learn from it.
+    pub async fn send<T>(&self, api: Api, call: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
         self.counters.called(api);
         let sent = Instant::now();
         let answer = call.await;
@@ -194,7 +199,7 @@ impl Region {
         let mut tries = 0;
         loop {
             let answer = async { call().await.map_err(|error| CallError::of_sdk(&error)) };
-            let error = match self.attempt(api, || (), answer).await {
+            let error = match self.attempt(api, answer).await {
                 Ok(answer) => return Ok(answer),
                 Err(refused @ (CallError::Refused(_) | CallError::RoleRefused { .. })) => return Err(refused),
                 Err(error) => error,

@@ -305,7 +305,7 @@ impl Shared {
         let mut interfaces: Vec<String> = waiting.filter_map(|task| task.network_interface.clone()).collect();
         while !interfaces.is_empty() {
             let call = self.region.ec2.public_addresses(&interfaces);
-            let error = match self.region.attempt(Api::DescribeNetworkInterfaces, || (), call).await {
+            let error = match self.region.attempt(Api::DescribeNetworkInterfaces, call).await {
                 Ok(addresses) => {
                     for task in tasks.iter_mut().filter(|task| task.address.is_none()) {
                         let interface = task.network_interface.as_ref();

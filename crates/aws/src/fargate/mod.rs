@@ -13,6 +13,7 @@ mod errors;
 mod explain;
 mod list_tasks;
 mod phases;
+mod placement;
 mod public_ip;
 mod run_task;
 mod stop_reasons;

@@ -17,9 +17,10 @@ use job::task::CONTAINER;
 
 use super::assume_role::role_fix;
 use super::calls::Api;
-use super::config::{CapacityProvider, FargateConfig};
+use super::config::CapacityProvider;
 use super::connect::Fargate;
 use super::errors::{CallError, Course, Judgement, NO_CREDENTIALS, Refusal, backoff, judge};
+use super::placement::{Placement, choices, name_of, placement};
 use super::task::{Status, Task};
 
 /// ECS's limit for the JSON of all overrides, punctuation included (facts 1.2).
@@ -126,16 +127,20 @@ impl Fargate {
         let mut stop = pin!(stop);
         let mut wait = Duration::ZERO;
         loop {
+            let turn = async {
+                tokio::time::sleep(wait).await;
+                self.region.turn(Api::RunTask, || tell(&Waiting::Turn)).await;
+            };
             tokio::select! {
                 biased;
                 () = &mut stop => return Err(tries.stopped()),
-                () = tokio::time::sleep(wait) => {}
+                () = turn => {}
             }
             let placement = placement(&choices, &self.config.subnets, tries.placement);
             let token = tries.token(&launch.client_token);
             // Made when its turn comes: a thousand launches that queue must not each hold the SDK's state of a call.
             let call = async { Box::pin(self.call(launch, &overrides, token, &placement)).await };
-            match self.region.attempt(Api::RunTask, || tell(&Waiting::Turn), call).await {
+            match self.region.send(Api::RunTask, call).await {
                 Ok(Answer::Started(task)) => return Ok(*task),
                 Ok(Answer::Conflict(arn)) => return Ok(self.adopt(arn).await),
                 Err(error) => {
@@ -230,43 +235,6 @@ enum Answer {
     Started(Box<Task>),
     /// ECS knows the token with another request: this is its task.
     Conflict(TaskArn),
-}
-
-/// Where one RunTask asks for the task.
-#[derive(Debug, PartialEq, Eq)]
-struct Placement<'a> {
-    /// Empty is on-demand Fargate.
-    providers: &'a [CapacityProvider],
-    subnets: &'a [String],
-}
-
-/// The provider strategies in the order in which they are tried: the whole list first, then each provider alone,
-/// since a strategy of several splits by weight and is no fallback (facts 6).
-fn choices(config: &FargateConfig) -> Vec<Vec<CapacityProvider>> {
-    let providers = &config.capacity_providers;
-    let used = |provider: &CapacityProvider| provider.weight > 0 || provider.base > 0;
-    let only_one_is_used = providers.iter().filter(|provider| used(provider)).count() == 1;
-    let alone = providers
-        .iter()
-        .filter(|provider| !(only_one_is_used && used(provider)))
-        .map(|provider| vec![CapacityProvider { weight: 1, base: 0, ..provider.clone() }]);
-    std::iter::once(providers.clone()).chain(alone).collect()
-}
-
-/// The placement after `refusals` of them: first all subnets at once, so that ECS chooses, then zone by zone.
-fn placement<'a>(choices: &'a [Vec<CapacityProvider>], subnets: &'a [String], refusals: usize) -> Placement<'a> {
-    let round = refusals / choices.len();
-    let subnets = match round % (subnets.len() + 1) {
-        0 => subnets,
-        number => std::slice::from_ref(&subnets[number - 1]),
-    };
-    Placement { providers: &choices[refusals % choices.len()], subnets }
-}
-
-fn name_of(choice: &[CapacityProvider]) -> String {
-    let used: Vec<&str> =
-        choice.iter().filter(|provider| provider.weight > 0).map(|provider| provider.name.as_str()).collect();
-    if used.is_empty() { "FARGATE".into() } else { used.join(" and ") }
 }
 
 /// What one launch has been through: the rule of what to do next.
@@ -433,6 +401,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fargate::config::FargateConfig;
 
     const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -450,28 +419,6 @@ mod tests {
 
     fn no_capacity() -> CallError {
         refused("", "Capacity is unavailable at this time. Please try again later or in a different availability zone")
-    }
-
-    fn names(choices: &[Vec<CapacityProvider>]) -> Vec<String> {
-        choices.iter().map(|choice| name_of(choice)).collect()
-    }
-
-    #[test]
-    fn a_weight_of_zero_is_a_fallback_only() {
-        assert_eq!(names(&choices(&config(vec![]))), ["FARGATE"]);
-        assert_eq!(names(&choices(&config(vec![provider("FARGATE_SPOT", 1)]))), ["FARGATE_SPOT"]);
-        let fallback = config(vec![provider("FARGATE_SPOT", 1), provider("FARGATE", 0)]);
-        assert_eq!(names(&choices(&fallback)), ["FARGATE_SPOT", "FARGATE"]);
-        let split = config(vec![provider("FARGATE_SPOT", 3), provider("FARGATE", 1)]);
-        assert_eq!(names(&choices(&split)), ["FARGATE_SPOT and FARGATE", "FARGATE_SPOT", "FARGATE"]);
-    }
-
-    #[test]
-    fn after_all_providers_it_is_asked_zone_by_zone() {
-        let choices = choices(&config(vec![provider("FARGATE_SPOT", 1), provider("FARGATE", 0)]));
-        let subnets = ["a".to_owned(), "b".to_owned()];
-        let asked: Vec<_> = (0..7).map(|number| placement(&choices, &subnets, number).subnets.join("+")).collect();
-        assert_eq!(asked, ["a+b", "a+b", "a", "a", "b", "b", "a+b"]);
     }
 
     #[test]

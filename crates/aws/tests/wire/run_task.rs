@@ -277,3 +277,22 @@ async fn once_nobody_wants_the_task_no_other_call_is_sent() {
     assert!(matches!(ran, Err(LaunchError::GaveUp { perhaps_started: false, .. })), "{ran:?}");
     assert_eq!(ecs.calls("RunTask").len(), 1);
 }
+
+#[tokio::test]
+async fn a_task_that_nobody_wants_any_more_leaves_the_queue_without_a_call() {
+    let ecs = answering(vec![]).await;
+    let fargate = ecs.connect(&ecs.config()).await;
+    // Twenty calls at once are all that the bucket has; whoever has to wait for a turn is not wanted any more.
+    let mut launches = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let fargate = fargate.clone();
+        launches.spawn(async move {
+            let unwanted = tokio::sync::Notify::new();
+            let launch = launch(&format!("t{number}"));
+            fargate.run_task(&launch, |_| unwanted.notify_one(), unwanted.notified()).await.is_ok()
+        });
+    }
+    let started = launches.join_all().await.into_iter().filter(|started| *started).count();
+    assert!((20..40).contains(&started), "{started}");
+    assert_eq!(ecs.calls("RunTask").len(), started);
+}

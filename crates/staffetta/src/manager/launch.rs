@@ -1,11 +1,10 @@
 //! Launch: one RunTask for a job. Nothing secret goes into it: a public key, a nonce, and who asks for whom.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws::fargate::{Choice, Launch, LaunchError, Task};
+use aws::fargate::{Choice, Launch, LaunchError, Task, Waiting};
 use job::ids::{JobId, SystemId};
 use job::outcome::{Outcome, SystemFailure};
 use job::payload::Payload;
@@ -15,13 +14,11 @@ use sha2::{Digest, Sha256};
 use ssh::keys::{Nonce, TaskKey};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::errand::{End, Errand, GRACE};
 use super::finish;
 use super::runner::Runner;
-
-/// A little longer than the longest single RunTask.
-const LAST_ANSWER: Duration = Duration::from_secs(25);
 
 /// A task that ECS has accepted.
 pub struct Launched {
@@ -54,11 +51,13 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
     };
     let (say, mut said) = mpsc::unbounded_channel();
     // On its own, because a RunTask that is under way when the job is cancelled may still start a task.
+    let unwanted = CancellationToken::new();
     let mut running = tokio::spawn({
-        let runner = runner.clone();
+        let (runner, unwanted) = (runner.clone(), unwanted.clone());
         async move {
             // A job that stopped listening was cancelled; its task is stopped once it has a name.
-            runner.fargate.run_task(&launch, |waiting| drop(say.send(waiting.to_string())), pending()).await
+            let tell = |waiting: &Waiting| drop(say.send(waiting.to_string()));
+            runner.fargate.run_task(&launch, tell, unwanted.cancelled()).await
         }
     });
     loop {
@@ -73,6 +72,7 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
                 Err(panicked) => Err(Outcome::system(format!("starting the task failed: {panicked}")).into()),
             },
             end = interrupts.next() => {
+                unwanted.cancel();
                 shared.start_job(stop_what_starts(runner.clone(), running));
                 return Err(end);
             }
@@ -86,13 +86,11 @@ fn refused(error: &LaunchError) -> Outcome {
     Outcome::SystemFailed { failure: *failure, message }
 }
 
-/// Nobody waits for this task any more: it is stopped as soon as it has a name. A RunTask that goes on being
-/// repeated is given up; should one of them have taken effect, the next reap pass finds the task.
-async fn stop_what_starts(runner: Arc<Runner>, mut running: JoinHandle<Result<Task, LaunchError>>) {
-    match tokio::time::timeout(LAST_ANSWER, &mut running).await {
-        Ok(Ok(Ok(task))) => finish::stop_task(&runner, &task.arn, "the job ended while its task was started").await,
-        Ok(Ok(Err(_)) | Err(_)) => {}
-        Err(_elapsed) => running.abort(),
+/// Nobody waits for this task any more: it is stopped as soon as it has a name. Should a RunTask have taken effect whose
+/// answer was lost, the next reap pass finds the task.
+async fn stop_what_starts(runner: Arc<Runner>, running: JoinHandle<Result<Task, LaunchError>>) {
+    if let Ok(Ok(task)) = running.await {
+        finish::stop_task(&runner, &task.arn, "the job ended while its task was started").await;
     }
 }
 

@@ -32,7 +32,7 @@ async fn driver(bench: &Bench, delays: Delays) -> Driver {
     let driver = Driver::with(Config { clusters: vec!["ci".into()], delays, ..Config::new(&bench.agent) }).await;
     // What root has in its profile on this machine would be in no image; a task's files are its own.
     if driver.is_isolated() {
-        driver.register("clean", &[], "rm -f /root/.bashrc /root/.profile /root/.bash_profile").await;
+        driver.register("clean", &[], r#"rm -f "$HOME/.bashrc" "$HOME/.profile" "$HOME/.bash_profile""#).await;
         let text = std::fs::read_to_string(driver.ecs_toml()).unwrap_or_default();
         driver.write(&text.replace("staffetta-sshd", "clean"));
     }
