@@ -24,6 +24,9 @@ pub struct HandOver {
     pub gitlab: GitLabAccess,
     pub runner: RunnerSettings,
     pub trace: TraceSoFar,
+    /// What the manager resolved for the job's `secrets` (protocol 3.14).
+    #[serde(default)]
+    pub secrets: Vec<ResolvedSecret>,
     /// Seconds of the job's time-out that had passed when the manager sent this: the task's clock is not the manager's.
     pub elapsed_seconds: f64,
 }
@@ -41,8 +44,30 @@ pub struct GitLabAccess {
     pub url: String,
     /// PEM of the authority that GitLab's certificate is checked against, beside the usual ones.
     pub tls_ca: Option<String>,
+    /// PEM of the certificate that the runner shows to GitLab, with its key (protocol 0.6).
+    #[serde(default)]
+    pub tls_client: Option<ClientCertificate>,
     /// GitLab's id of the job request, for correlation in Gitaly (protocol 7.3.4).
     pub correlation_id: Option<String>,
+}
+
+/// A certificate and its key, as `tls-cert-file` and `tls-key-file` of the runner hold them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    pub certificate: String,
+    #[serde(serialize_with = "secret::expose")]
+    pub key: SecretString,
+}
+
+/// One secret of a job. It becomes a variable that is masked and never expanded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResolvedSecret {
+    /// Name of the variable.
+    pub key: String,
+    #[serde(serialize_with = "secret::expose")]
+    pub value: SecretString,
+    /// The variable is the path of a file with the value.
+    pub file: bool,
 }
 
 /// The settings of the `[[runners]]` entry that a job can see (protocol 10.3).
@@ -65,6 +90,17 @@ pub struct RunnerSettings {
     pub pre_build_script: String,
     pub post_build_script: String,
     pub clone_url: String,
+    /// `GIT_CLONE_PATH` may be used.
+    pub custom_build_dir: bool,
+    /// Git trusts the project directory whoever owns it.
+    pub safe_directory_checkout: bool,
+    /// None: the strategy decides (protocol 7.3.8).
+    pub clean_git_config: Option<bool>,
+    /// Seconds for all attempts together; none is the job's own time-out (protocol 7.5).
+    pub get_sources_timeout: Option<u64>,
+    /// Seconds for one upload, and for the head of its answer (protocol 5.1).
+    pub artifact_upload_timeout: u64,
+    pub artifact_response_header_timeout: u64,
     pub debug_trace_disabled: bool,
     pub final_update_retries: u32,
     pub concurrent_id: u32,

@@ -44,9 +44,8 @@ pub struct Payload {
     pub git_info: GitInfo,
     #[serde(deserialize_with = "nullable")]
     pub runner_info: RunnerInfo,
-    /// Expanding them is not advertised; a job that has some is refused.
     #[serde(deserialize_with = "nullable_list")]
-    pub inputs: Vec<serde_json::Value>,
+    pub inputs: Vec<Input>,
     #[serde(deserialize_with = "nullable_list")]
     pub variables: Vec<Variable>,
     #[serde(deserialize_with = "nullable_list")]
@@ -62,7 +61,7 @@ pub struct Payload {
     pub dependencies: Vec<Dependency>,
     #[serde(deserialize_with = "nullable")]
     pub features: Features,
-    /// Name of the variable → provider; resolving them is not advertised, a job that has them is refused by name.
+    /// Name of the variable → provider (protocol 3.14).
     #[serde(deserialize_with = "nullable")]
     pub secrets: BTreeMap<String, serde_json::Value>,
     #[serde(deserialize_with = "nullable_list")]
@@ -192,8 +191,45 @@ pub struct Artifact {
 pub struct Cache {
     #[serde(deserialize_with = "nullable")]
     pub key: String,
+    #[serde(deserialize_with = "nullable")]
+    pub untracked: bool,
+    /// May hold variables.
+    #[serde(deserialize_with = "nullable")]
+    pub policy: String,
     #[serde(deserialize_with = "nullable_list")]
     pub paths: Vec<String>,
+    /// Of saving only.
+    #[serde(deserialize_with = "nullable")]
+    pub when: When,
+    #[serde(deserialize_with = "nullable_list")]
+    pub fallback_keys: Vec<String>,
+}
+
+/// A value that the job's author chose among those that its inputs allow (protocol 3.5).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Input {
+    #[serde(deserialize_with = "nullable")]
+    pub key: String,
+    #[serde(deserialize_with = "nullable")]
+    pub value: InputValue,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct InputValue {
+    /// `string`, `number`, `boolean`, `array` or `struct`.
+    #[serde(rename = "type", deserialize_with = "nullable")]
+    pub kind: String,
+    pub content: serde_json::Value,
+    #[serde(deserialize_with = "nullable")]
+    pub sensitive: bool,
+}
+
+impl fmt::Debug for InputValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InputValue({})", self.kind)
+    }
 }
 
 /// A job whose artifacts are downloaded before the script (protocol 3.12).

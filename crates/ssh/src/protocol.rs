@@ -107,7 +107,8 @@ mod tests {
         "runner":{"name":"dev","short_token":"abc","system_id":"s_1","builds_dir":"/builds","cache_dir":"/cache",
             "environment":[],"feature_flags":{},"output_limit":4194304,"shell":"","pre_get_sources_script":"",
             "post_get_sources_script":"","pre_build_script":"","post_build_script":"","clone_url":"",
-            "debug_trace_disabled":false,"final_update_retries":3,"concurrent_id":0,"concurrent_project_id":0},
+            "custom_build_dir":true,"safe_directory_checkout":true,"clean_git_config":null,"get_sources_timeout":null,
+            "artifact_upload_timeout":3600,"artifact_response_header_timeout":600,"debug_trace_disabled":false,"final_update_retries":3,"concurrent_id":0,"concurrent_project_id":0},
         "trace":{"text":"","sent":0,"interval_seconds":3},"elapsed_seconds":0.5}"#;
 
     #[tokio::test]

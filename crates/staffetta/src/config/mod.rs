@@ -86,6 +86,17 @@ pub struct Runner {
     /// `bash`, `sh`, or empty: the agent takes the first that the image has.
     pub shell: String,
     pub clone_url: String,
+    /// `GIT_CLONE_PATH` may be used.
+    pub custom_build_dir: bool,
+    pub safe_directory_checkout: bool,
+    /// None: the strategy of the job decides (protocol 7.3.8).
+    pub clean_git_config: Option<bool>,
+    /// None is the job's own time-out.
+    pub prepare_timeout: Option<Duration>,
+    pub get_sources_timeout: Option<Duration>,
+    /// For one upload of artifacts, and for the head of GitLab's answer (protocol 5.1).
+    pub artifact_upload_timeout: Duration,
+    pub artifact_response_header_timeout: Duration,
     /// `KEY=VALUE`, weaker than the variables of the job.
     pub environment: Vec<String>,
     pub pre_get_sources_script: String,

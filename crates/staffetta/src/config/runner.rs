@@ -25,6 +25,7 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
     if tls_cert_file.is_some() != tls_key_file.is_some() {
         section.mistake(section.at, "`tls-cert-file` and `tls-key-file` belong together: give both or none");
     }
+    let (artifact_upload_timeout, artifact_response_header_timeout) = artifact_timeouts(&mut section);
     let Place { fargate, start_timeout } = executor(&mut section, outside).unwrap_or_else(Place::unknown);
     let runner = Runner {
         name: name.unwrap_or_else(|| ShortToken::of(&token).as_str().to_owned()),
@@ -48,6 +49,13 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
         cache_dir: directory(&mut section, "cache_dir", "/cache"),
         shell: section.one_of("shell", SHELLS).unwrap_or_default().to_owned(),
         clone_url: section.word("clone_url"),
+        custom_build_dir: custom_build_dir(&mut section),
+        safe_directory_checkout: section.flag("safe_directory_checkout").unwrap_or(true),
+        clean_git_config: section.flag("clean_git_config"),
+        prepare_timeout: section.duration("prepare_timeout"),
+        get_sources_timeout: section.duration("get_sources_timeout"),
+        artifact_upload_timeout,
+        artifact_response_header_timeout,
         environment: environment_of_jobs(&mut section),
         pre_get_sources_script: section.word("pre_get_sources_script"),
         post_get_sources_script: section.word("post_get_sources_script"),
@@ -136,6 +144,25 @@ fn directory(section: &mut Section, key: &'static str, default: &str) -> String 
         section.mistake(found.at, format!("`{name}` must be an absolute path inside the task, such as \"{default}\""));
     }
     found.value
+}
+
+/// Every job has its own file system, so it may choose where its project lies.
+fn custom_build_dir(section: &mut Section) -> bool {
+    let Some(mut table) = section.section("custom_build_dir") else { return true };
+    let enabled = table.flag("enabled").unwrap_or(true);
+    table.finish(&[]);
+    enabled
+}
+
+/// For one upload, and for the head of GitLab's answer to it.
+fn artifact_timeouts(section: &mut Section) -> (Duration, Duration) {
+    const UPLOAD: Duration = Duration::from_secs(60 * 60);
+    const RESPONSE_HEADER: Duration = Duration::from_secs(10 * 60);
+    let Some(mut table) = section.section("artifact") else { return (UPLOAD, RESPONSE_HEADER) };
+    let upload = table.duration("upload_timeout").unwrap_or(UPLOAD);
+    let header = table.duration("response_header_timeout").unwrap_or(RESPONSE_HEADER);
+    table.finish(&[]);
+    (upload, header)
 }
 
 fn environment_of_jobs(section: &mut Section) -> Vec<String> {

@@ -148,10 +148,12 @@ async fn message(errand: &mut Errand<'_>) -> HandOver {
         gitlab: GitLabAccess {
             url: errand.runner.settings.url.clone(),
             tls_ca: errand.assigned.tls_chain_pem.clone(),
+            tls_client: None,
             correlation_id: errand.assigned.correlation_id.clone(),
         },
         runner: errand.runner.for_hand_over(&errand.shared.system_id, errand.numbers),
         trace: errand.log.hand_over().await,
+        secrets: Vec::new(),
         elapsed_seconds: errand.received_at.elapsed().as_secs_f64(),
     }
 }

@@ -62,7 +62,9 @@ impl World {
             "name": "dev", "short_token": "abcdefghi", "system_id": "s_0123456789ab",
             "builds_dir": directory.path().join("builds"), "cache_dir": "", "environment": [], "feature_flags": {},
             "output_limit": 200 << 20, "shell": "", "pre_get_sources_script": "", "post_get_sources_script": "",
-            "pre_build_script": "", "post_build_script": "", "clone_url": "", "debug_trace_disabled": false,
+            "pre_build_script": "", "post_build_script": "", "clone_url": "", "custom_build_dir": true, "safe_directory_checkout": true,
+            "clean_git_config": null, "get_sources_timeout": null, "artifact_upload_timeout": 3600,
+            "artifact_response_header_timeout": 600, "debug_trace_disabled": false,
             "final_update_retries": 3, "concurrent_id": 0, "concurrent_project_id": 0,
         });
         Self { gitlab: FakeGitLab::start().await, payload, runner, elapsed_seconds: 0.0, directory }
