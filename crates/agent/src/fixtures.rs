@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use job::hand_over::RunnerSettings;
+use job::hand_over::{GitLabAccess, RunnerSettings};
 use job::ids::{ShortToken, SystemId};
 use job::payload::{Payload, Received};
 
@@ -10,6 +10,10 @@ use job::payload::{Payload, Received};
 pub fn payload(mut fields: serde_json::Value) -> Payload {
     fields["id"] = 1.into();
     Received::parse(fields.to_string().as_bytes()).expect("a payload").payload
+}
+
+pub fn gitlab() -> GitLabAccess {
+    GitLabAccess { url: "https://gitlab.example.com".into(), tls_ca: None, tls_client: None, correlation_id: None }
 }
 
 pub fn runner(builds_dir: &str) -> RunnerSettings {

@@ -73,7 +73,7 @@ pub async fn run(
 
 impl Run {
     fn new(hand_over: HandOver, terminated: watch::Receiver<bool>, orphans: Orphans) -> Result<Self, RunError> {
-        let HandOver { payload, gitlab, mut runner, trace, elapsed_seconds, .. } = hand_over;
+        let HandOver { payload, gitlab, mut runner, trace, secrets, elapsed_seconds, .. } = hand_over;
         // Where tasks share one file system, and its root may not be ours to write.
         if let Ok(root) = std::env::var(job::task::ROOT) {
             for path in [&mut runner.builds_dir, &mut runner.cache_dir] {
@@ -81,7 +81,7 @@ impl Run {
             }
         }
         let payload = Received::parse(payload.get().as_bytes())?.payload;
-        let variables = Variables::resolve(&payload, &runner, gitlab.tls_ca.as_deref());
+        let variables = Variables::resolve(&payload, &runner, &gitlab, &secrets);
         let (settings, warnings) = Settings::read(&variables, &payload, runner.debug_trace_disabled);
         let shell = shell::detect(&runner.shell);
 
@@ -139,10 +139,6 @@ impl Run {
     /// What would silently run without a part of itself is not run.
     fn refusal(&self) -> Option<String> {
         let payload = &self.payload;
-        if !payload.secrets.is_empty() {
-            let names: Vec<_> = payload.secrets.keys().map(String::as_str).collect();
-            return Some(format!("this runner does not resolve secrets, and the job wants {}", names.join(", ")));
-        }
         if payload.run.as_ref().is_some_and(|run| !run.is_null() && run.as_str() != Some("")) {
             return Some("this runner does not run GitLab Functions (the keyword run); use script".into());
         }

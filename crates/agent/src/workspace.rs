@@ -154,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let builds = dir.path().to_str().expect("UTF-8").to_owned();
         let payload = fixtures::payload(serde_json::json!({"variables": variables}));
-        let variables = Variables::resolve(&payload, &fixtures::runner(&builds), None);
+        let variables = Variables::resolve(&payload, &fixtures::runner(&builds), &fixtures::gitlab(), &[]);
         let environment = [
             ("HOME", "/home/me"),
             ("STAFFETTA_NONCE", "n"),

@@ -208,7 +208,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::payload::Received;
-    use crate::variables::tests::runner;
+    use crate::variables::tests::{gitlab, runner};
 
     fn read(variables: &[(&str, &str)]) -> (Settings, Vec<String>) {
         let variables: Vec<_> =
@@ -217,7 +217,7 @@ mod tests {
             "id": 1, "allow_git_fetch": true, "git_info": {"depth": 20}, "runner_info": {"timeout": 3600}, "variables": variables,
         });
         let payload = Received::parse(body.to_string().as_bytes()).expect("a payload").payload;
-        Settings::read(&Variables::resolve(&payload, &runner(), None), &payload, false)
+        Settings::read(&Variables::resolve(&payload, &runner(), &gitlab(), &[]), &payload, false)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::hand_over::RunnerSettings;
+use crate::hand_over::{GitLabAccess, ResolvedSecret, RunnerSettings};
 use crate::payload::{Payload, Variable};
 use crate::secret::{ExposeSecret, SecretString};
 use crate::trace::TraceSettings;
@@ -78,27 +78,35 @@ pub struct Variables {
 }
 
 impl Variables {
-    /// Puts a job's list together. `tls_ca` is the PEM that GitLab's certificate is checked against, if
-    /// the runner was given one.
-    pub fn resolve(payload: &Payload, runner: &RunnerSettings, tls_ca: Option<&str>) -> Self {
-        let default = default_project_dir(payload, runner);
-        let mut variables = Self::resolve_in(default, payload, runner, tls_ca);
-        match variables.get("GIT_CLONE_PATH").filter(|path| !path.is_empty()) {
-            None => variables,
-            Some(path) if is_inside(&path, &runner.builds_dir) => {
-                Self::resolve_in(path.trim_end_matches('/').to_owned(), payload, runner, tls_ca)
-            }
-            Some(path) => {
-                variables.refused = Some(format!(
-                    "GIT_CLONE_PATH is {path:?}, which is outside of the builds directory {:?}",
-                    runner.builds_dir
-                ));
-                variables
-            }
-        }
+    /// Puts a job's list together. `gitlab` gives the certificates that the job sees as files. The manager has no need
+    /// of the secrets: no task definition is chosen by one.
+    pub fn resolve(
+        payload: &Payload,
+        runner: &RunnerSettings,
+        gitlab: &GitLabAccess,
+        secrets: &[ResolvedSecret],
+    ) -> Self {
+        let resolve_in = |project_dir| Self::resolve_in(project_dir, payload, runner, gitlab, secrets);
+        let mut variables = resolve_in(default_project_dir(payload, runner));
+        let Some(path) = variables.get("GIT_CLONE_PATH").filter(|path| !path.is_empty()) else { return variables };
+        let refused = if !runner.custom_build_dir {
+            "setting GIT_CLONE_PATH is not allowed, enable `custom_build_dir` feature".to_owned()
+        } else if !is_inside(&path, &runner.builds_dir) {
+            format!("the GIT_CLONE_PATH={path:?} has to be within {:?}", runner.builds_dir)
+        } else {
+            return resolve_in(path.trim_end_matches('/').to_owned());
+        };
+        variables.refused = Some(refused);
+        variables
     }
 
-    fn resolve_in(project_dir: String, payload: &Payload, runner: &RunnerSettings, tls_ca: Option<&str>) -> Self {
+    fn resolve_in(
+        project_dir: String,
+        payload: &Payload,
+        runner: &RunnerSettings,
+        gitlab: &GitLabAccess,
+        secrets: &[ResolvedSecret],
+    ) -> Self {
         let (flags, warnings) = resolve_flags(payload, runner);
         let mut list = Vec::new();
         let mut set = |key: &str, value: &str| list.push(internal(key, value));
@@ -122,16 +130,22 @@ impl Variables {
         set("CI_SERVER", "yes");
         set("CI_JOB_STATUS", "running");
         set("CI_JOB_TIMEOUT", &payload.timeout_seconds().to_string());
-        if let Some(pem) = tls_ca {
-            list.push(Variable { file: true, raw: true, ..internal("CI_SERVER_TLS_CA_FILE", pem) });
-        }
+        list.extend(certificates(gitlab));
         list.extend(payload.variables.iter().filter(|variable| !flags.contains_key(variable.key.as_str())).cloned());
         let mut set = |key: &str, value: &str| list.push(internal(key, value));
         set("CI_DISPOSABLE_ENVIRONMENT", "true");
         set("CI_RUNNER_VERSION", crate::VERSION);
         set("CI_RUNNER_REVISION", "HEAD");
         set("CI_RUNNER_EXECUTABLE_ARCH", &platform());
-        set("RUNNER_TEMP_PROJECT_DIR", &temporary_dir(&project_dir));
+        list.extend(secrets.iter().map(|secret| Variable {
+            key: secret.key.clone(),
+            value: secret.value.expose_secret().to_owned(),
+            file: secret.file,
+            masked: true,
+            raw: true,
+            public: false,
+        }));
+        list.push(internal("RUNNER_TEMP_PROJECT_DIR", &temporary_dir(&project_dir)));
 
         Self { list: expand_all(&list, &temporary_dir(&project_dir)), flags, project_dir, warnings, refused: None }
     }
@@ -226,6 +240,17 @@ pub fn of_payload(payload: &Payload) -> BTreeMap<String, String> {
 
 fn internal(key: &str, value: &str) -> Variable {
     Variable { key: key.into(), value: value.into(), public: true, ..Variable::default() }
+}
+
+/// What stands between the runner and GitLab, for programs of the job that talk to GitLab too (protocol 0.6).
+fn certificates(gitlab: &GitLabAccess) -> impl Iterator<Item = Variable> {
+    let pem = |key, pem: &str| Variable { file: true, raw: true, ..internal(key, pem) };
+    let authority = gitlab.tls_ca.as_deref().map(|text| pem("CI_SERVER_TLS_CA_FILE", text));
+    let client = gitlab.tls_client.iter().flat_map(move |client| {
+        let key = pem("CI_SERVER_TLS_KEY_FILE", client.key.expose_secret());
+        [pem("CI_SERVER_TLS_CERT_FILE", &client.certificate), Variable { public: false, ..key }]
+    });
+    authority.into_iter().chain(client)
 }
 
 /// Job and runner may both set a flag; the runner's word is the last (protocol 8.2).
@@ -359,6 +384,7 @@ pub fn parse_bool(text: &str) -> Option<bool> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::hand_over::ClientCertificate;
     use crate::ids::{ShortToken, SystemId};
     use crate::payload::Received;
 
@@ -391,6 +417,10 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn gitlab() -> GitLabAccess {
+        GitLabAccess { url: "https://gitlab.example.com".into(), tls_ca: None, tls_client: None, correlation_id: None }
+    }
+
     fn payload(variables: &str) -> Payload {
         let body = format!(
             r#"{{"id":1,"token":"job-token","job_info":{{"project_id":12}},
@@ -401,7 +431,7 @@ pub(crate) mod tests {
     }
 
     fn resolve(variables: &str) -> Variables {
-        Variables::resolve(&payload(variables), &runner(), None)
+        Variables::resolve(&payload(variables), &runner(), &gitlab(), &[])
     }
 
     #[test]
@@ -418,7 +448,7 @@ pub(crate) mod tests {
         for url in ["", "nonsense", "https://host/", "https://host/../../etc.git"] {
             let mut payload = payload("[]");
             payload.git_info.repo_url = url.into();
-            let variables = Variables::resolve(&payload, &runner(), None);
+            let variables = Variables::resolve(&payload, &runner(), &gitlab(), &[]);
             assert_eq!(variables.project_dir(), "/builds/project-12", "{url}");
         }
     }
@@ -430,7 +460,7 @@ pub(crate) mod tests {
         assert_eq!(chosen.get("CI_PROJECT_DIR").as_deref(), Some("/builds/go/3"));
         for outside in ["/etc", "/builds", "/builds/../etc", "/buildsx/a"] {
             let variables = format!(r#"[{{"key":"GIT_CLONE_PATH","value":"{outside}"}}]"#);
-            let refused = Variables::resolve(&payload(&variables), &runner(), None).refused.expect(outside);
+            let refused = Variables::resolve(&payload(&variables), &runner(), &gitlab(), &[]).refused.expect(outside);
             assert!(refused.contains(outside), "{refused}");
         }
     }
@@ -444,7 +474,7 @@ pub(crate) mod tests {
             r#"[{"key":"A","value":"job"},{"key":"FF_TIMESTAMPS","value":"true"},{"key":"FF_SCRIPT_SECTIONS","value":"1"},
                {"key":"FF_HASH_CACHE_KEYS","value":"perhaps"},{"key":"CI_RUNNER_VERSION","value":"9"}]"#,
         );
-        let variables = Variables::resolve(&variables, &runner, None);
+        let variables = Variables::resolve(&variables, &runner, &gitlab(), &[]);
         assert_eq!(variables.get("A").as_deref(), Some("job"));
         assert_eq!(variables.get("B").as_deref(), Some("runner"));
         assert!(!variables.flag("FF_TIMESTAMPS"));
@@ -500,7 +530,7 @@ pub(crate) mod tests {
             r#"[{"key":"S","value":" hunter2 \n","masked":true},{"key":"S","value":"over$P","masked":true},{"key":"P","value":"pass"},
                {"key":"E","value":"","masked":true},{"key":"CI_JOB_TOKEN","value":"job-token","masked":true}]"#,
         );
-        let settings = Variables::resolve(&list, &runner(), None).trace_settings(&list, &runner());
+        let settings = Variables::resolve(&list, &runner(), &gitlab(), &[]).trace_settings(&list, &runner());
         let masked: Vec<_> = settings.masked.iter().map(|value| value.expose_secret()).collect();
         assert_eq!(masked, ["hunter2", "overpass", "job-token"]);
     }
@@ -516,10 +546,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_authority_of_the_runner_reaches_the_job_as_a_file() {
-        let variables = Variables::resolve(&payload("[]"), &runner(), Some("PEM $A"));
-        let path = variables.get("CI_SERVER_TLS_CA_FILE").expect("the variable");
-        assert_eq!(variables.files()[&path].expose_secret(), "PEM $A");
+    fn the_runners_certificates_reach_the_job_as_files() {
+        let client = ClientCertificate { certificate: "CERT".into(), key: "KEY".into() };
+        let gitlab = GitLabAccess { tls_ca: Some("PEM $A".into()), tls_client: Some(client), ..gitlab() };
+        let variables = Variables::resolve(&payload("[]"), &runner(), &gitlab, &[]);
+        for (name, content) in [("CA", "PEM $A"), ("CERT", "CERT"), ("KEY", "KEY")] {
+            let path = variables.get(&format!("CI_SERVER_TLS_{name}_FILE")).expect(name);
+            assert_eq!(variables.files()[&path].expose_secret(), content);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_masked_and_raw_and_no_variable_of_the_job_takes_its_place() {
+        let secret = |key: &str, file| ResolvedSecret { key: key.into(), value: format!("{key}$A").into(), file };
+        let payload =
+            payload(r#"[{"key":"A","value":"a"},{"key":"PASSWORD","value":"job"},{"key":"B","value":"$PASSWORD"}]"#);
+        let secrets = [secret("PASSWORD", false), secret("KEY_FILE", true)];
+        let variables = Variables::resolve(&payload, &runner(), &gitlab(), &secrets);
+        assert_eq!(variables.get("PASSWORD").as_deref(), Some("PASSWORD$A"));
+        assert_eq!(variables.get("B").as_deref(), Some("PASSWORD$A"));
+        let path = variables.get("KEY_FILE").expect("a path");
+        assert_eq!(variables.files()[&path].expose_secret(), "KEY_FILE$A");
+        let settings = variables.trace_settings(&payload, &runner());
+        let masked: Vec<_> = settings.masked.iter().map(|value| value.expose_secret()).collect();
+        assert_eq!(masked, ["PASSWORD$A", "KEY_FILE$A", "job-token"]);
+    }
+
+    #[test]
+    fn a_runner_without_custom_build_dir_refuses_a_clone_path() {
+        let payload = payload(r#"[{"key":"GIT_CLONE_PATH","value":"/builds/a"}]"#);
+        let runner = RunnerSettings { custom_build_dir: false, ..runner() };
+        let variables = Variables::resolve(&payload, &runner, &gitlab(), &[]);
+        let refused = variables.refused.expect("a refusal");
+        assert_eq!(refused, "setting GIT_CLONE_PATH is not allowed, enable `custom_build_dir` feature");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aws::fargate::Explanation;
-use job::hand_over::{GitLabAccess, HandOver, Receipt, VERSION};
+use job::hand_over::{HandOver, Receipt, VERSION};
 use job::outcome::{Outcome, SystemFailure};
 use ssh::client::{Connection, HandOverError};
 use tracing::warn;
@@ -145,12 +145,7 @@ async fn message(errand: &mut Errand<'_>) -> HandOver {
     HandOver {
         version: VERSION,
         payload: errand.assigned.received.text.clone(),
-        gitlab: GitLabAccess {
-            url: errand.runner.settings.url.clone(),
-            tls_ca: errand.assigned.tls_chain_pem.clone(),
-            tls_client: None,
-            correlation_id: errand.assigned.correlation_id.clone(),
-        },
+        gitlab: errand.runner.gitlab_access(errand.assigned),
         runner: errand.runner.for_hand_over(&errand.shared.system_id, errand.numbers),
         trace: errand.log.hand_over().await,
         secrets: Vec::new(),

@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-use gitlab::{Client, JobAccess, JobTrace, ReportError, Reported};
+use gitlab::{AssignedJob, Client, JobAccess, JobTrace, ReportError, Reported};
 use job::hand_over::TraceSoFar;
 use job::ids::SystemId;
 use job::outcome::Outcome;
-use job::payload::Payload;
 use job::trace::{Stream, TraceSettings, line};
 use job::variables::{Variables, parse_bool};
 
@@ -29,16 +28,16 @@ pub struct JobLog {
 }
 
 /// What the job's trace looks like: the same for the manager's lines and, later, for the agent's.
-fn trace_settings(runner: &Runner, payload: &Payload, system_id: &SystemId) -> TraceSettings {
-    let settings = runner.for_hand_over(system_id, (0, 0));
-    Variables::resolve(payload, &settings, None).trace_settings(payload, &settings)
+fn trace_settings(runner: &Runner, assigned: &AssignedJob, system_id: &SystemId) -> TraceSettings {
+    let (settings, payload) = (runner.for_hand_over(system_id, (0, 0)), &assigned.received.payload);
+    Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &[]).trace_settings(payload, &settings)
 }
 
 impl JobLog {
     /// Starts the trace of a job that has none yet.
-    pub fn open(runner: &Runner, access: &JobAccess, payload: &Payload, system_id: &SystemId) -> Self {
-        let client = runner.client.clone();
-        let settings = trace_settings(runner, payload, system_id);
+    pub fn open(runner: &Runner, access: &JobAccess, assigned: &AssignedJob, system_id: &SystemId) -> Self {
+        let (client, payload) = (runner.client.clone(), &assigned.received.payload);
+        let settings = trace_settings(runner, assigned, system_id);
         let debug = payload.variable("CI_DEBUG_TRACE").is_some_and(|on| parse_bool(on) == Some(true))
             && !runner.settings.debug_trace_disabled;
         let trace = JobTrace::start(client.clone(), access.clone(), &settings, TraceSoFar::default(), debug);

@@ -30,7 +30,7 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assi
     let payload = &assigned.received.payload;
     let held = runner.state.hold(payload.id);
     let access = JobAccess { id: payload.id, token: payload.token.clone() };
-    let log = JobLog::open(&runner, &access, payload, &shared.system_id);
+    let log = JobLog::open(&runner, &access, &assigned, &shared.system_id);
     let gone = CancellationToken::new();
     shared.start_job(say_running(runner.clone(), access.clone(), gone.clone()));
     let timeout = Duration::from_secs(payload.timeout_seconds());

@@ -36,7 +36,8 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
     let nonce = Nonce::random();
     let payload = &assigned.received.payload;
     let fargate = &runner.settings.fargate;
-    let variables = Variables::resolve(payload, &runner.for_hand_over(&shared.system_id, *numbers), None);
+    let settings = runner.for_hand_over(&shared.system_id, *numbers);
+    let variables = Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &[]);
     let Choice { task_definition, platform_version } = fargate
         .choice(|name| variables.get(name))
         .map_err(|error| Outcome::SystemFailed { failure: SystemFailure::Configuration, message: error.to_string() })?;

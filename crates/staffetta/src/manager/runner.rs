@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use aws::fargate::{Fargate, Regions};
-use gitlab::{Client, ClientConfig, Info};
-use job::hand_over::RunnerSettings;
+use gitlab::{AssignedJob, Client, ClientConfig, Info};
+use job::hand_over::{GitLabAccess, RunnerSettings};
 use job::ids::{JobId, ShortToken, SystemId};
 use job::secret::ExposeSecret;
 use ssh::client::Target;
@@ -80,6 +80,16 @@ impl Runner {
             user: self.settings.fargate.ssh_user.clone(),
             key: TaskKey::derive(&self.settings.token, nonce),
             pinned,
+        }
+    }
+
+    /// How the job's agent, and the job itself, reach GitLab.
+    pub fn gitlab_access(&self, assigned: &AssignedJob) -> GitLabAccess {
+        GitLabAccess {
+            url: self.settings.url.clone(),
+            tls_ca: assigned.tls_chain_pem.clone(),
+            tls_client: None,
+            correlation_id: assigned.correlation_id.clone(),
         }
     }
 
