@@ -14,7 +14,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
-use crate::client::{Client, JOB_TOKEN, complaint, describe, header, sensitive};
+use crate::client::{Client, JOB_TOKEN, complaint, describe, header, is_page, sensitive};
 
 const LONGEST_UPLOAD_PAUSE: Duration = Duration::from_secs(5);
 const DOWNLOAD_TRIES: u32 = 3;
@@ -120,7 +120,7 @@ impl Client {
         };
         let response = answer.response;
         match response.status() {
-            StatusCode::CREATED => Ok(()),
+            StatusCode::CREATED if !is_page(response.headers()) => Ok(()),
             StatusCode::TEMPORARY_REDIRECT => match location(&response) {
                 Some(target) => {
                     let mut moved = target;
@@ -178,7 +178,7 @@ impl Client {
             let answer = self.send(Method::GET, url.clone(), complete).await;
             let response = answer.map_err(|error| failed(error.to_string()))?.response;
             match response.status() {
-                StatusCode::OK => return save(response, into).await,
+                StatusCode::OK if !is_page(response.headers()) => return save(response, into).await,
                 status if status.is_redirection() => {
                     url = location(&response).ok_or_else(|| failed("GitLab redirects to nowhere".into()))?;
                 }

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use job::hand_over::ClientCertificate;
 use job::secret::{ExposeSecret, SecretString};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::info::Info;
+use crate::proxies::Proxies;
 use crate::retry;
 use crate::tls::{ShownChain, Tls};
 
@@ -20,8 +22,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// GitLab's answer to a request for jobs may take its whole long poll; large uploads take their time as well.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(600);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Connections are made anew after this time: load balancers shift, and certificate files change.
-const LONGEST_USE: Duration = Duration::from_secs(900);
+/// GitLab's `connection_max_age`: load balancers shift, and certificates are renewed.
+pub const CONNECTION_MAX_AGE: Duration = Duration::from_secs(900);
 
 /// How one runner reaches GitLab.
 #[derive(Debug, Clone)]
@@ -36,14 +38,49 @@ pub struct ClientConfig {
     pub tls_ca_pem: Option<String>,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_key_file: Option<PathBuf>,
+    /// The same as text, which a hand-over carries; it wins over the files.
+    pub tls_client: Option<ClientCertificate>,
+    /// A connection that is older is not used again. Zero: none is too old.
+    pub connection_max_age: Duration,
+    pub proxies: Proxies,
 }
 
 impl ClientConfig {
-    /// Without any TLS settings of its own.
+    /// Without any TLS settings of its own, through the proxies that this process is told of.
     pub fn new(url: impl Into<String>, info: Info) -> Self {
-        Self { url: url.into(), info, tls_ca_file: None, tls_ca_pem: None, tls_cert_file: None, tls_key_file: None }
+        Self {
+            url: url.into(),
+            info,
+            tls_ca_file: None,
+            tls_ca_pem: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client: None,
+            connection_max_age: CONNECTION_MAX_AGE,
+            proxies: Proxies::of_environment(),
+        }
+    }
+
+    /// The files that TLS is made of, each with the time of its last change.
+    fn stamps(&self) -> Vec<Option<SystemTime>> {
+        let files = [&self.tls_ca_file, &self.tls_cert_file, &self.tls_key_file].into_iter().flatten();
+        files.map(|file| file.metadata().and_then(|metadata| metadata.modified()).ok()).collect()
     }
 }
+
+/// One call as it was answered, with all its attempts.
+#[derive(Debug)]
+pub struct Called<'a> {
+    pub method: &'a Method,
+    /// Below `/api/v4/`, without its parameters.
+    pub path: &'a str,
+    /// None: no answer.
+    pub status: Option<u16>,
+    pub attempts: u32,
+    pub took: Duration,
+}
+
+type Observer = dyn Fn(&Called) + Send + Sync;
 
 /// The settings cannot be used; asking again is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +110,7 @@ pub enum CallError {
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    observer: Option<Arc<Observer>>,
 }
 
 struct Shared {
@@ -86,7 +124,9 @@ struct Connections {
     http: reqwest::Client,
     chain: Arc<ShownChain>,
     authority: Option<String>,
+    certificate: Option<ClientCertificate>,
     since: Instant,
+    stamps: Vec<Option<SystemTime>>,
 }
 
 /// An answer and what the layer of patience learned on the way.
@@ -102,7 +142,12 @@ impl Client {
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
         let base = base_url(&config.url)?;
         let connections = Mutex::new(Connections::new(&config)?);
-        Ok(Self { shared: Arc::new(Shared { config, base, connections }) })
+        Ok(Self { shared: Arc::new(Shared { config, base, connections }), observer: None })
+    }
+
+    /// The same way to GitLab; `observer` hears of each of its calls.
+    pub fn observed(self, observer: impl Fn(&Called) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Arc::new(observer)), ..self }
     }
 
     pub(crate) fn info(&self) -> &Info {
@@ -123,9 +168,15 @@ impl Client {
         connections.authority.clone().or_else(|| connections.chain.pem())
     }
 
+    /// The certificate that is shown to GitLab.
+    pub fn certificate(&self) -> Option<ClientCertificate> {
+        self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner).certificate.clone()
+    }
+
+    /// A call under way keeps the connection that it has, also one that is no longer used for others.
     fn http(&self) -> reqwest::Client {
         let mut connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if connections.since.elapsed() > LONGEST_USE {
+        if connections.are_outdated(&self.shared.config) {
             match Connections::new(&self.shared.config) {
                 Ok(new) => *connections = new,
                 // Half-written files, for example: the old connections are better than none.
@@ -143,13 +194,25 @@ impl Client {
         url: Url,
         complete: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Answer, CallError> {
-        let http = self.http();
+        let (http, started) = (self.http(), Instant::now());
         let request_id = uuid::Uuid::new_v4().simple().to_string();
+        let tell = |status: Option<StatusCode>, attempts| {
+            if let Some(observer) = &self.observer {
+                let path = url.path().strip_prefix(self.shared.base.path()).unwrap_or_default();
+                let status = status.map(|status| status.as_u16());
+                observer(&Called { method: &method, path, status, attempts, took: started.elapsed() });
+            }
+        };
         let mut attempt = 1;
         loop {
             let request = http.request(method.clone(), url.clone()).header(REQUEST_ID, &request_id);
-            let response = complete(request).send().await.map_err(|error| CallError::Unreachable(describe(&error)))?;
+            let sent = complete(request).send().await;
+            let response = sent.map_err(|error| {
+                tell(None, attempt);
+                CallError::Unreachable(describe(&error))
+            })?;
             if attempt == retry::ATTEMPTS || !retry::is_retriable(response.status().as_u16()) {
+                tell(Some(response.status()), attempt);
                 let request_id = header(response.headers(), &REQUEST_ID).unwrap_or(request_id);
                 return Ok(Answer { response, request_id, pressure: attempt > 1 });
             }
@@ -164,8 +227,10 @@ impl Client {
 
 impl Connections {
     fn new(config: &ClientConfig) -> Result<Self, ClientError> {
+        // Before they are read: a change in between is seen at the next call.
+        let stamps = config.stamps();
         let tls = Tls::new(config)?;
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.config)
             .user_agent(user_agent())
             .redirect(reqwest::redirect::Policy::none())
@@ -173,10 +238,15 @@ impl Connections {
             .read_timeout(HEADER_TIMEOUT)
             .timeout(TOTAL_TIMEOUT)
             .tcp_keepalive(Duration::from_secs(30))
-            .pool_idle_timeout(Duration::from_secs(90))
-            .build()
-            .map_err(|error| ClientError::Tls(describe(&error)))?;
-        Ok(Self { http, chain: tls.chain, authority: tls.authority, since: Instant::now() })
+            .pool_idle_timeout(Duration::from_secs(90));
+        let http = config.proxies.apply(builder).build().map_err(|error| ClientError::Tls(describe(&error)))?;
+        let Tls { chain, authority, certificate, .. } = tls;
+        Ok(Self { http, chain, authority, certificate, since: Instant::now(), stamps })
+    }
+
+    fn are_outdated(&self, config: &ClientConfig) -> bool {
+        let most = config.connection_max_age;
+        (!most.is_zero() && self.since.elapsed() > most) || self.stamps != config.stamps()
     }
 }
 
@@ -208,8 +278,16 @@ pub(crate) async fn expect(answer: Answer, status: StatusCode) -> Result<Vec<u8>
     })
 }
 
+/// GitLab's API never answers with a page: something in between does, and GitLab may not even know of the call.
+pub(crate) fn is_page(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+}
+
 /// What a bad answer says: GitLab's JSON, an object store's XML, or else the status.
 pub(crate) async fn complaint(response: Response) -> String {
+    if is_page(response.headers()) {
+        return "a page of HTML instead of GitLab's answer; is a proxy or a login page in between?".to_owned();
+    }
     let status = response.status();
     let body = response.bytes().await.unwrap_or_default();
     message_in(&body).unwrap_or_else(|| status.to_string())

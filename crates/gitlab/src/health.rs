@@ -56,19 +56,30 @@ pub enum Asked {
 pub struct AdaptiveConcurrency {
     most: f64,
     limit: f64,
+    adapts: bool,
 }
 
 impl AdaptiveConcurrency {
-    /// `most` is `request_concurrency`.
-    pub fn new(most: u32) -> Self {
-        Self { most: f64::from(most.max(1)), limit: 1.0 }
+    /// `most` is `request_concurrency`; without the flag it is the limit from the first request on.
+    pub fn new(most: u32, adapts: bool) -> Self {
+        let most = f64::from(most.max(1));
+        Self { most, limit: if adapts { 1.0 } else { most }, adapts }
     }
 
+    /// Requests that may be under way now.
     pub fn limit(&self) -> u32 {
         self.limit.ceil() as u32
     }
 
+    /// What [`Self::limit`] is rounded from.
+    pub fn exact(&self) -> f64 {
+        self.limit
+    }
+
     pub fn record(&mut self, asked: Asked) {
+        if !self.adapts {
+            return;
+        }
         let factor = match asked {
             Asked::Job => 1.1,
             Asked::Nothing => 0.95,
@@ -112,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_number_of_requests_follows_the_answers() {
-        let mut concurrency = AdaptiveConcurrency::new(4);
+        let mut concurrency = AdaptiveConcurrency::new(4, true);
         assert_eq!(concurrency.limit(), 1);
         concurrency.record(Asked::Job);
         assert_eq!(concurrency.limit(), 2);
@@ -122,5 +133,12 @@ mod tests {
         assert_eq!(concurrency.limit(), 2);
         (0..40).for_each(|_| concurrency.record(Asked::Nothing));
         assert_eq!(concurrency.limit(), 1);
+    }
+
+    #[test]
+    fn without_the_flag_the_number_of_requests_is_the_setting() {
+        let mut concurrency = AdaptiveConcurrency::new(4, false);
+        concurrency.record(Asked::Pressure);
+        assert_eq!(concurrency.limit(), 4);
     }
 }

@@ -11,11 +11,13 @@ pub struct Info {
     pub executor: String,
     /// `bash` or `sh`.
     pub shell: String,
+    /// `labels` of `config.toml`: those of the file under those of the runner.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Info {
     pub fn new(executor: impl Into<String>, shell: impl Into<String>) -> Self {
-        Self { executor: executor.into(), shell: shell.into() }
+        Self { executor: executor.into(), shell: shell.into(), labels: BTreeMap::new() }
     }
 }
 
@@ -57,7 +59,7 @@ const FEATURES: [(&str, bool); 31] = [
 
 impl Serialize for Info {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut info = serializer.serialize_struct("Info", 9)?;
+        let mut info = serializer.serialize_struct("Info", 10)?;
         info.serialize_field("name", job::PRODUCT)?;
         info.serialize_field("version", job::VERSION)?;
         info.serialize_field("revision", "HEAD")?;
@@ -67,6 +69,11 @@ impl Serialize for Info {
         info.serialize_field("shell", &self.shell)?;
         info.serialize_field("features", &FEATURES.into_iter().collect::<BTreeMap<_, _>>())?;
         info.serialize_field("config", &BTreeMap::from([("gpus", "")]))?;
+        if self.labels.is_empty() {
+            info.skip_field("labels")?;
+        } else {
+            info.serialize_field("labels", &self.labels)?;
+        }
         info.end()
     }
 }
@@ -84,5 +91,13 @@ mod tests {
         assert_eq!(info["features"]["cancel_gracefully"], true);
         assert_eq!(info["name"], job::PRODUCT);
         assert_eq!(info["config"]["gpus"], "");
+    }
+
+    #[test]
+    fn labels_are_sent_where_there_are_any() {
+        let mut info = Info::new("fargate", "bash");
+        assert!(serde_json::to_value(&info).expect("JSON").get("labels").is_none());
+        info.labels.insert("team".into(), "platform".into());
+        assert_eq!(serde_json::to_value(&info).expect("JSON")["labels"], serde_json::json!({ "team": "platform" }));
     }
 }

@@ -1,6 +1,6 @@
 //! The request for a job (2.1, 2.4, 2.5).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use job::ids::SystemId;
 use job::payload::{Received, Unusable};
@@ -9,9 +9,9 @@ use reqwest::header::{ACCEPT, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
-use crate::client::{Answer, Client, RUNNER_TOKEN, complaint, describe, header, sensitive};
+use crate::client::{Answer, Client, RUNNER_TOKEN, complaint, describe, header, is_page, sensitive};
 use crate::info::Info;
-use crate::retry::retry_after;
+use crate::retry::asked_for;
 
 const LAST_UPDATE: HeaderName = HeaderName::from_static("x-gitlab-last-update");
 
@@ -96,7 +96,7 @@ impl Client {
     async fn read_job(&self, answer: Answer) -> JobAnswer {
         let Answer { response, request_id, .. } = answer;
         match response.status() {
-            StatusCode::CREATED => {
+            StatusCode::CREATED if !is_page(response.headers()) => {
                 // From here on GitLab believes that the job runs: whatever cannot be read is unusable, not unavailable.
                 let received = match response.bytes().await {
                     Ok(body) => Received::parse(&body),
@@ -114,7 +114,7 @@ impl Client {
             StatusCode::NO_CONTENT => JobAnswer::None,
             StatusCode::FORBIDDEN => JobAnswer::Forbidden,
             status => {
-                let retry_after = retry_after(response.headers());
+                let retry_after = asked_for(response.headers(), SystemTime::now());
                 let reason = format!("GitLab answered {}: {}", status.as_u16(), complaint(response).await);
                 JobAnswer::Unavailable { reason, retry_after }
             }

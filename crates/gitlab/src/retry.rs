@@ -10,6 +10,7 @@ pub(crate) const ATTEMPTS: u32 = 5;
 
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST_ASKED: Duration = Duration::from_secs(15 * 60);
 
 /// Transport errors are not among them: their callers know better what to do.
 pub(crate) fn is_retriable(status: u16) -> bool {
@@ -18,7 +19,12 @@ pub(crate) fn is_retriable(status: u16) -> bool {
 
 /// How long to wait after the attempt with this answer; attempts count from 1, `jitter` is within 0 and 1.
 pub(crate) fn pause(headers: &HeaderMap, attempt: u32, now: SystemTime, jitter: f64) -> Duration {
-    reset_time(headers, now).or_else(|| retry_after(headers)).unwrap_or_else(|| backoff(attempt, jitter))
+    asked_for(headers, now).unwrap_or_else(|| backoff(attempt, jitter))
+}
+
+/// How long the server asks to be left alone, but not for longer than a job or a runner can wait for what may be a slip.
+pub(crate) fn asked_for(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    reset_time(headers, now).or_else(|| retry_after(headers)).map(|pause| pause.min(LONGEST_ASKED))
 }
 
 fn reset_time(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -28,7 +34,7 @@ fn reset_time(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// Whole seconds only; GitLab sends no dates here.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
@@ -63,6 +69,8 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let both = [("ratelimit-resettime", "Sun, 06 Nov 1994 08:49:47 GMT"), ("retry-after", "60")];
         assert_eq!(pause(&headers(&both), 1, now, 0.0), Duration::from_secs(10));
+        let far = [("retry-after", "86400")];
+        assert_eq!(pause(&headers(&far), 1, now, 0.0), LONGEST_ASKED);
         let past = [("ratelimit-resettime", "Sun, 06 Nov 1994 08:49:30 GMT"), ("retry-after", "60")];
         assert_eq!(pause(&headers(&past), 1, now, 0.0), Duration::from_secs(60));
         assert_eq!(pause(&headers(&[("retry-after", "0")]), 1, now, 1.0), Duration::from_millis(100));

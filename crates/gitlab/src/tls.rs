@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use job::hand_over::ClientCertificate;
+use job::secret::ExposeSecret;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -19,6 +21,8 @@ pub(crate) struct Tls {
     pub(crate) chain: Arc<ShownChain>,
     /// The configured authority, as text.
     pub(crate) authority: Option<String>,
+    /// What is shown to GitLab.
+    pub(crate) certificate: Option<ClientCertificate>,
 }
 
 impl Tls {
@@ -43,13 +47,16 @@ impl Tls {
             .map_err(|error| ClientError::Tls(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(chain.clone());
-        let config = match (&config.tls_cert_file, &config.tls_key_file) {
-            (Some(certificate), Some(key)) => builder
-                .with_client_auth_cert(read_certificates(certificate)?, read_key(key)?)
-                .map_err(|error| ClientError::Tls(error.to_string()))?,
-            _ => builder.with_no_client_auth(),
+        let certificate = certificate(config)?;
+        let config = match &certificate {
+            Some(shown) => {
+                let (certificates, key) = identity(shown)?;
+                let builder = builder.with_client_auth_cert(certificates, key);
+                builder.map_err(|error| ClientError::Tls(format!("the client certificate: {error}")))?
+            }
+            None => builder.with_no_client_auth(),
         };
-        Ok(Self { config, chain, authority })
+        Ok(Self { config, chain, authority, certificate })
     }
 }
 
@@ -67,15 +74,27 @@ fn authority(config: &ClientConfig) -> Option<String> {
         .ok()
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| ClientError::File { path: path.into(), reason: error.to_string() })
+/// The client's certificate and its key, as text.
+fn certificate(config: &ClientConfig) -> Result<Option<ClientCertificate>, ClientError> {
+    if config.tls_client.is_some() {
+        return Ok(config.tls_client.clone());
+    }
+    let (Some(certificate), Some(key)) = (&config.tls_cert_file, &config.tls_key_file) else { return Ok(None) };
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|error| ClientError::File { path: path.into(), reason: error.to_string() })
+    };
+    Ok(Some(ClientCertificate { certificate: read(certificate)?, key: read(key)?.into() }))
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientError> {
-    PrivateKeyDer::from_pem_file(path)
-        .map_err(|error| ClientError::File { path: path.into(), reason: error.to_string() })
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn identity(shown: &ClientCertificate) -> Result<Identity, ClientError> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(shown.certificate.as_bytes()).collect();
+    let certificates = certificates.map_err(|error| ClientError::Tls(format!("the client certificate: {error}")))?;
+    let key = PrivateKeyDer::from_pem_slice(shown.key.expose_secret().as_bytes());
+    let key = key.map_err(|error| ClientError::Tls(format!("the key of the client certificate: {error}")))?;
+    Ok((certificates, key))
 }
 
 /// Checks certificates as usual and remembers the last chain that passed: the job gets it to check

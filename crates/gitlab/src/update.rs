@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
-use crate::client::{Client, JOB_TOKEN, complaint, header, sensitive};
+use crate::client::{Client, JOB_TOKEN, complaint, header, is_page, sensitive};
 use crate::info::Info;
 
 const JOB_STATUS: HeaderName = HeaderName::from_static("job-status");
@@ -141,10 +141,6 @@ struct Output<'a> {
     bytesize: Option<u64>,
 }
 
-fn is_page(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
-}
-
 impl Client {
     /// PUT `jobs/:id` (4.3).
     pub async fn update_job(&self, update: &JobUpdate<'_>) -> UpdateAnswer {
@@ -178,10 +174,8 @@ impl Client {
         let headers = answer.response.headers();
         let (mut signal, interval) = (signal(headers), interval(headers));
         let result = match answer.response.status() {
-            // GitLab never answers an update with a page: something in between does, and the state is not known to anyone.
-            StatusCode::OK if is_page(headers) => UpdateResult::Unavailable("200 with a page of HTML".into()),
-            StatusCode::OK => UpdateResult::Done,
-            StatusCode::ACCEPTED => UpdateResult::NotYet,
+            StatusCode::OK if !is_page(headers) => UpdateResult::Done,
+            StatusCode::ACCEPTED if !is_page(headers) => UpdateResult::NotYet,
             StatusCode::PRECONDITION_FAILED => UpdateResult::Resend,
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
                 signal = Signal::Abort;
@@ -218,7 +212,7 @@ impl Client {
         let headers = answer.response.headers();
         let (mut signal, interval) = (signal(headers), interval(headers));
         let result = match answer.response.status() {
-            StatusCode::ACCEPTED => PatchResult::Accepted,
+            StatusCode::ACCEPTED if !is_page(headers) => PatchResult::Accepted,
             StatusCode::RANGE_NOT_SATISFIABLE => PatchResult::ContinueAt { at: stored(headers) },
             StatusCode::FORBIDDEN => {
                 signal = Signal::Abort;

@@ -146,3 +146,16 @@ async fn artifacts_that_are_gone_or_closed_are_not_asked_for_again() {
     assert!(matches!(closed, Err(DownloadError::Forbidden(message)) if message == "expired"));
     assert_eq!(server.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn a_page_instead_of_an_answer_is_a_failure_in_words() {
+    let page = |code| full(code, &[("Content-Type", "text/html; charset=utf-8")], "<html>Please log in</html>");
+    let directory = TempDir::new().expect("a directory");
+    let server = Server::start(move |seen| page(if seen.method == Method::POST { 201 } else { 200 })).await;
+    let error = upload(&server, &archive(&directory, b"zip")).await.expect_err("a page").to_string();
+    assert!(error.contains("a page of HTML"), "{error}");
+    let into = directory.path().join("downloaded");
+    let error = server.client().download_artifacts(JobId(7), &token(), &into).await.expect_err("a page").to_string();
+    assert!(error.contains("a page of HTML"), "{error}");
+    assert!(!into.exists());
+}

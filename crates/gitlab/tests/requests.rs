@@ -80,6 +80,21 @@ async fn gitlab_is_given_the_time_that_it_asks_for() {
 }
 
 #[tokio::test]
+async fn a_page_instead_of_a_job_is_a_failure_in_words() {
+    for code in [200, 201, 204] {
+        let answer =
+            move |_: &_| full(code, &[("Content-Type", "text/html")], "<html><body>Please log in</body></html>");
+        let server = Server::start(answer).await;
+        let answer = ask(&server, None).await.answer;
+        match answer {
+            JobAnswer::Unavailable { reason, .. } => assert!(reason.contains("a page of HTML"), "{reason}"),
+            JobAnswer::None if code == 204 => {}
+            other => panic!("{code}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn after_five_attempts_the_answer_is_what_it_is() {
     let server = Server::start(|_| full(503, &[], r#"{"message":"maintenance"}"#)).await;
     let reply = ask(&server, None).await;

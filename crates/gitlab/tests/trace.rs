@@ -3,7 +3,7 @@
 mod support;
 
 use axum::http::Method;
-use gitlab::{JobAccess, JobTrace, Reported, Signal};
+use gitlab::{JobAccess, JobState, JobTrace, JobUpdate, PatchResult, Reported, Signal, UpdateResult};
 use job::hand_over::TraceSoFar;
 use job::ids::JobId;
 use job::outcome::{Decision, Outcome};
@@ -189,6 +189,41 @@ async fn a_trace_that_does_not_match_its_sum_is_sent_anew() {
     trace.write(Stream::Out, b"two\n");
     trace.finish(&Outcome::Succeeded, &[], 1).await.expect("reported");
     assert_eq!(stored.text(), "one\ntwo\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sum_that_never_matches_does_not_keep_the_job_from_ending() {
+    let stored = Stored::default();
+    let gitlab = stored.clone();
+    let server = Server::start(move |seen| {
+        if seen.method == Method::PATCH {
+            return gitlab.patch(seen);
+        }
+        let has_sum = seen.json().get("checksum").is_some();
+        if has_sum { with_headers(412, &[("X-GitLab-Trace-Update-Interval", "1")]) } else { status(200) }
+    })
+    .await;
+    let trace = start(&server, TraceSoFar::default());
+    trace.write(Stream::Out, b"text\n");
+    let reported = trace.finish(&Outcome::Succeeded, &[], 1).await.expect("reported");
+    assert_eq!(reported, Reported::Accepted);
+    let puts = server.seen_with(Method::PUT);
+    assert_eq!(puts.len(), 4, "sent anew three times");
+    assert_eq!(puts[3].json()["output"], serde_json::json!({}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_instead_of_an_answer_is_a_failure_in_words() {
+    let page = || with_headers(202, &[("Content-Type", "text/html; charset=utf-8")]);
+    let server = Server::start(move |_| page()).await;
+    let (job, token) = (access().id, access().token);
+    let patched = server.client().patch_trace(job, &token, 0, "text".into(), false).await;
+    let PatchResult::Unavailable(reason) = patched.result else { panic!("taken: {patched:?}") };
+    assert!(reason.contains("a page of HTML"), "{reason}");
+    let update = JobUpdate { job, token: &token, state: JobState::Success, output: None };
+    let updated = server.client().update_job(&update).await;
+    let UpdateResult::Unavailable(reason) = updated.result else { panic!("taken: {updated:?}") };
+    assert!(reason.contains("a page of HTML"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

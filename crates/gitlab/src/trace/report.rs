@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use job::outcome::{Decision, Outcome};
 use job::trace::{Pipeline, Stream, TraceSettings};
+use tokio::time::Instant;
 
 use super::sending::Sent;
 use super::{FIRST_INTERVAL, JobAccess, JobTrace, Shared};
@@ -15,8 +16,11 @@ use crate::update::{JobState, JobUpdate, PatchResult, Signal, TraceOutput, Updat
 const FINISH_PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// GitLab defers the end of a job for five minutes at most; a server that goes on for longer does not count on us.
-const MOST_DEFERRALS: u32 = 300;
+/// GitLab defers the end of a job for five minutes, and then ends it by itself.
+const LONGEST_DEFERRAL: Duration = Duration::from_secs(10 * 60);
+/// How often a trace that does not match its sum is sent anew. After that GitLab gets the state without the sum: a job
+/// whose log is doubtful must end all the same.
+const MOST_RESENDS: u32 = 3;
 /// How often the end of a trace that somebody else writes is looked for in one round.
 const MOST_MOVES: u32 = 10;
 
@@ -50,8 +54,9 @@ impl JobTrace {
         self.shared.buffer().interval = FIRST_INTERVAL;
         let state = JobState::of(outcome, known);
         let mut pauses = pauses().take(rounds.saturating_sub(1) as usize);
+        let mut patience = Patience::new();
         loop {
-            let reason = match self.shared.round(state).await {
+            let reason = match self.shared.round(state, &mut patience).await {
                 Ok(reported) => return Ok(reported),
                 Err(reason) => reason,
             };
@@ -79,14 +84,36 @@ impl JobTrace {
         let mut lost = Lost { client, job, text: stamped.into(), at: 0 };
         let state = JobState::of(outcome, known);
         let mut pauses = pauses().take(rounds.saturating_sub(1) as usize);
+        let mut patience = Patience::new();
         loop {
-            let reason = match lost.round(state).await {
+            let reason = match lost.round(state, &mut patience).await {
                 Ok(reported) => return Ok(reported),
                 Err(reason) => reason,
             };
             let Some(pause) = pauses.next() else { return Err(ReportError(reason)) };
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// How long GitLab may put off the end of one job, over all rounds.
+struct Patience {
+    until: Instant,
+    resends: u32,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { until: Instant::now() + LONGEST_DEFERRAL, resends: MOST_RESENDS }
+    }
+
+    /// Waits until GitLab may be asked again, unless that was done for long enough.
+    async fn pause(&self, interval: Duration) -> Result<(), String> {
+        if Instant::now() + interval > self.until {
+            return Err("GitLab has not stored the trace".into());
+        }
+        tokio::time::sleep(interval).await;
+        Ok(())
     }
 }
 
@@ -119,28 +146,30 @@ async fn send_state(
 
 impl Shared {
     /// The rest of the trace and the final state, until GitLab has both.
-    async fn round(&self, state: JobState) -> Result<Reported, String> {
-        for _ in 0..MOST_DEFERRALS {
+    async fn round(&self, state: JobState, patience: &mut Patience) -> Result<Reported, String> {
+        loop {
             self.send_rest().await?;
-            let interval = match send_state(&self.client, &self.job, state, Some(self.output())).await? {
+            let output = (patience.resends > 0).then(|| self.output());
+            let interval = match send_state(&self.client, &self.job, state, output).await? {
                 Final::Reported(reported) => return Ok(reported),
                 Final::Deferred(interval) => interval,
+                Final::Resend(_) if patience.resends == 0 => return Err("GitLab refuses the trace".into()),
                 Final::Resend(interval) => {
+                    patience.resends -= 1;
                     self.buffer().sent = 0;
                     interval
                 }
             };
             self.obey(Signal::Run, interval);
             let interval = self.buffer().interval;
-            tokio::time::sleep(interval).await;
+            patience.pause(interval).await?;
         }
-        Err("GitLab has not stored the trace".into())
     }
 
     /// A trace that GitLab does not want (403, 404) does not keep it from taking the state.
     async fn send_rest(&self) -> Result<(), String> {
         let end = self.buffer().spool.len();
-        let mut moved = false;
+        let mut moves = 0;
         loop {
             let sent = self.send_once(end).await;
             if self.aborted() {
@@ -148,12 +177,16 @@ impl Shared {
             }
             match sent {
                 Sent::All | Sent::NotFound => return Ok(()),
-                Sent::Some => moved = false,
-                Sent::Moved if moved => {
-                    let interval = self.buffer().interval;
-                    tokio::time::sleep(interval).await;
+                Sent::Some => moves = 0,
+                Sent::Moved if moves == MOST_MOVES => return Err("GitLab takes no part of the trace".into()),
+                Sent::Moved => {
+                    moves += 1;
+                    // Twice in a row means that somebody else writes as well.
+                    if moves > 1 {
+                        let interval = self.buffer().interval;
+                        tokio::time::sleep(interval).await;
+                    }
                 }
-                Sent::Moved => moved = true,
                 Sent::Failed(reason) => return Err(reason),
             }
         }
@@ -170,18 +203,19 @@ struct Lost<'a> {
 }
 
 impl Lost<'_> {
-    async fn round(&mut self, state: JobState) -> Result<Reported, String> {
+    async fn round(&mut self, state: JobState, patience: &mut Patience) -> Result<Reported, String> {
         if self.append().await? == Signal::Abort {
             return Ok(Reported::AlreadyOver);
         }
-        for _ in 0..MOST_DEFERRALS {
+        loop {
             let interval = match send_state(self.client, self.job, state, None).await? {
                 Final::Reported(reported) => return Ok(reported),
-                Final::Deferred(interval) | Final::Resend(interval) => interval,
+                Final::Deferred(interval) => interval,
+                // There is no sum that could be wrong.
+                Final::Resend(_) => return Err("GitLab refuses the trace".into()),
             };
-            tokio::time::sleep(interval.unwrap_or(FIRST_INTERVAL)).await;
+            patience.pause(interval.unwrap_or(FIRST_INTERVAL)).await?;
         }
-        Err("GitLab has not stored the trace".into())
     }
 
     /// The first PATCH goes to offset 0; GitLab's 416 tells the true one.

@@ -90,7 +90,9 @@ pub async fn run(shared: Arc<Shared>, runner: Arc<Runner>) {
     let settings = &runner.settings;
     let mut stop = shared.stop.subscribe();
     let mut health = Health::new(settings.unhealthy_requests_limit, settings.unhealthy_interval, Instant::now());
-    let mut adaptive = AdaptiveConcurrency::new(u32::try_from(settings.request_concurrency).unwrap_or(u32::MAX));
+    let adapts = settings.feature_flags.get("FF_USE_ADAPTIVE_REQUEST_CONCURRENCY").is_none_or(|on| *on);
+    let most = u32::try_from(settings.request_concurrency).unwrap_or(u32::MAX);
+    let mut adaptive = AdaptiveConcurrency::new(most, adapts);
     let mut requests = JoinSet::new();
     let mut not_before = Instant::now();
     loop {
