@@ -4,30 +4,39 @@ export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 CARGO := cargo
 IMAGES := manager agent task-nodejs
 
-.PHONY: help demo test bench images lint
+.PHONY: help demo test conformance bench images lint
 
 help:
-	@echo 'make demo    a pipeline with three environments, from GitLab to a task and back, on this machine'
-	@echo 'make test    all tests'
-	@echo 'make bench   how fast and how small: a table (BENCH=--quick for a short one, BENCH=--json)'
-	@echo 'make images  container images, with docker, podman or buildah: docs/images.md'
-	@echo 'make lint    formatting, clippy, licences and bans of the dependencies'
+	@echo 'make demo         a pipeline with three environments, from GitLab to a task and back, on this machine'
+	@echo 'make test         all tests'
+	@echo 'make conformance  what jobs must do, case by case: a table by area (CONFORMANCE=cache for a part)'
+	@echo 'make bench        how fast and how small: a table (BENCH=--quick for a short one, BENCH=--json)'
+	@echo 'make images       container images, with docker, podman or buildah: docs/images.md'
+	@echo 'make lint         formatting, clippy, licences and bans of the dependencies'
 
 demo:
 	@scripts/install-packages demo
 	$(CARGO) build --locked -p staffetta -p agent
 	target/debug/staffetta local examples/three-environments
 
-# The tests start the programs that the first two lines build; the static ones are for the images.
+# The tests start the programs that the first lines build; the static ones are for the images.
 test:
 	@scripts/install-packages test
 	@scripts/install-aws-cli
+	@scripts/install-moto
 	scripts/static-programs dev
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --locked --workspace --quiet --no-fail-fast
 	@scripts/test-images
 	@echo 'All tests passed.'
+
+# A table of small pipelines: crates/testkit/tests/conformance/README.md. `make test` runs it too.
+conformance:
+	@scripts/install-packages test
+	@scripts/install-moto
+	$(CARGO) build --locked -p staffetta -p agent --bins
+	$(CARGO) test --locked -p testkit --test conformance -- $(CONFORMANCE)
 
 bench:
 	@scripts/install-packages demo

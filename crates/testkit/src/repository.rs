@@ -1,6 +1,7 @@
 //! A Git repository with one commit, made of what a test writes down.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -12,21 +13,48 @@ pub struct Repository {
 impl Repository {
     /// Commits these files; a `#!` makes one executable.
     pub fn of(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let repository = Self::empty();
         for (name, text) in files {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
-            std::fs::write(&path, text).expect("a file");
+            repository.write(name, text.as_bytes());
             if text.starts_with("#!") {
-                use std::os::unix::fs::PermissionsExt;
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+                repository.make_executable(name);
             }
         }
-        let repository = Self { folder };
-        repository.git(&["init", "-q", "-b", "main"]);
-        repository.git(&["add", "-A"]);
-        repository.git(&["commit", "-q", "--allow-empty", "-m", "A commit of the tests"]);
+        repository.commit("A commit of the tests");
         repository
+    }
+
+    /// Without any commit.
+    pub fn empty() -> Self {
+        let repository = Self { folder: tempfile::tempdir().expect("a temporary folder") };
+        repository.git(&["init", "-q", "-b", "main"]);
+        repository
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.place(name), bytes).expect("a file");
+    }
+
+    pub fn make_executable(&self, name: &str) {
+        std::fs::set_permissions(self.place(name), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+
+    /// A symbolic link.
+    pub fn link(&self, name: &str, target: &str) {
+        std::os::unix::fs::symlink(target, self.place(name)).expect("a link");
+    }
+
+    /// Commits everything that was written.
+    pub fn commit(&self, message: &str) {
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", message]);
+    }
+
+    /// The path of a file whose folder is there.
+    fn place(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        path
     }
 
     pub fn path(&self) -> &Path {

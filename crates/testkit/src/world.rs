@@ -1,4 +1,4 @@
-//! GitLab, ECS and a manager, with one runner for each environment.
+//! GitLab, ECS and a manager, usually with one runner for each environment.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub struct Setup {
     pub fargate: fargate::Config,
     /// The task definition of all runners: `staffetta-agent` or `staffetta-sshd`.
     pub task_definition: &'static str,
+    /// The name, which is a cluster, and the tags of each. One without tags takes jobs without tags.
+    pub runners: Vec<(&'static str, Vec<&'static str>)>,
     /// Lines for the head of config.toml, and for each `[[runners]]` entry.
     pub global: String,
     pub runner: String,
@@ -35,6 +37,7 @@ impl Default for Setup {
             gitlab: gitlab::Config { trace_interval: std::time::Duration::from_secs(1), ..gitlab::Config::default() },
             fargate: fargate::Config { clusters, ..fargate::Config::new(program("staffetta-agent")) },
             task_definition: "staffetta-agent",
+            runners: ENVIRONMENTS.map(|name| (name, vec![name])).to_vec(),
             global: String::new(),
             runner: String::new(),
         }
@@ -63,8 +66,8 @@ impl World {
         let fargate = fargate::start(setup.fargate).await.expect("the embedded Fargate");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut text = format!("concurrent = 1000\ncheck_interval = 1\nshutdown_timeout = 3\n{}\n", setup.global);
-        for name in ENVIRONMENTS {
-            let token = gitlab.register_runner(name, &[name]);
+        for (name, tags) in setup.runners {
+            let token = gitlab.register_runner(name, &tags);
             write!(
                 text,
                 r#"

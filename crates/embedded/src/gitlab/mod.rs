@@ -129,6 +129,12 @@ impl Server {
         self.shared.change(|state| state.add_runner("glrt-t1_", description.to_owned(), tags).token.clone())
     }
 
+    /// A runner that has its token already, as after a move from another GitLab.
+    pub fn adopt_runner(&self, token: &str, description: &str, tags: &[&str]) {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        self.shared.change(|state| state.add_runner("glrt-t1_", description.to_owned(), tags).token = token.to_owned());
+    }
+
     /// All runners, oldest first.
     pub fn runners(&self) -> Vec<RunnerView> {
         self.shared.look(|state| state.runners.values().map(|runner| runner.view()).collect())

@@ -1,0 +1,186 @@
+//! Runs one case: a GitLab of its own, a runner that takes the jobs, and what the case asks for while they run.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use embedded::gitlab::{self, Endpoint, Fault, PipelineSource, Rule, Server, Status, ci};
+use testkit::{PATIENCE, Repository, Setup, World};
+use tokio::time::timeout;
+
+use crate::case::{self, Case, FaultKind, File, Variable};
+use crate::expect;
+use crate::text;
+
+/// Who takes the jobs.
+#[derive(Clone)]
+pub enum Runner {
+    /// The manager and the agent of this project.
+    Ours,
+    /// Somebody else's, started by somebody else with this URL and token.
+    External(External),
+}
+
+#[derive(Clone)]
+pub struct External {
+    /// Every case has a GitLab of its own, one after the other, all at this address.
+    pub listen: SocketAddr,
+    pub token: String,
+    /// Its version, such as 17.7: cases of newer ones are skipped.
+    pub version: Option<String>,
+}
+
+/// An empty list: the case passed.
+pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
+    let config = gitlab_config(area, case, runner);
+    match runner {
+        Runner::Ours => {
+            let setup = Setup {
+                gitlab: config,
+                global: case.config.global.clone(),
+                runner: case.config.runner.clone(),
+                runners: vec![("dev", Vec::new())],
+                ..Setup::default()
+            };
+            let world = World::start(setup).await;
+            let wrong = judge(case, &world.gitlab).await;
+            if wrong.is_empty() {
+                world.end().await;
+            }
+            wrong
+        }
+        Runner::External(external) => {
+            let gitlab = gitlab::start(config).await.expect("the embedded GitLab");
+            gitlab.adopt_runner(&external.token, "external", &[]);
+            let wrong = judge(case, &gitlab).await;
+            gitlab.shutdown().await;
+            wrong
+        }
+    }
+}
+
+fn gitlab_config(area: &str, case: &Case, runner: &Runner) -> gitlab::Config {
+    let listen = match runner {
+        Runner::Ours => SocketAddr::from(([127, 0, 0, 1], 0)),
+        Runner::External(external) => external.listen,
+    };
+    // A project of its own for each case, so that a runner that keeps folders keeps them apart.
+    let project_path = format!("{area}/{}", case.name.replace('_', "-"));
+    let variables = case.variables.iter().map(|(key, variable)| project_variable(key, variable)).collect();
+    gitlab::Config { listen, project_path, variables, trace_interval: Duration::from_secs(1), ..Default::default() }
+}
+
+fn project_variable(key: &str, variable: &Variable) -> gitlab::Variable {
+    match variable {
+        Variable::Value(value) => gitlab::Variable::new(key, value),
+        Variable::Full(full) => {
+            let case::FullVariable { value, masked, file, raw } = full;
+            gitlab::Variable { key: key.into(), value: value.clone(), masked: *masked, file: *file, raw: *raw }
+        }
+    }
+}
+
+async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
+    for (field, value) in &case.payload {
+        let fault = Fault::Payload { field: field.clone(), value: value.clone() };
+        gitlab.faults().add(Rule::new(Endpoint::JobRequest, fault).times(u32::MAX));
+    }
+    for fault in &case.faults {
+        gitlab.faults().add(rule(fault));
+    }
+    let repository = repository(case);
+    let pipeline = ci::load(repository.path(), Path::new(".gitlab-ci.yml"), &ci::Context::default());
+    let pipeline = match pipeline {
+        Ok(pipeline) => pipeline,
+        Err(mistakes) => return mistakes.iter().map(ToString::to_string).collect(),
+    };
+    let source = PipelineSource {
+        repo: repository.path().to_owned(),
+        commit: "HEAD".into(),
+        branch: "main".into(),
+        pipeline,
+        variables: Vec::new(),
+    };
+    let id = gitlab.create_pipeline(source).await.expect("a pipeline");
+    if let Some(cancel) = &case.cancel
+        && let Err(message) = cancel_at_line(cancel, gitlab).await
+    {
+        return vec![message, logs(gitlab)];
+    }
+    let over = |gitlab: &Server| gitlab.pipeline_status(id).is_some_and(Status::is_complete);
+    if timeout(PATIENCE, gitlab.wait_until(over)).await.is_err() {
+        return vec![format!("not over after {} seconds", PATIENCE.as_secs()), logs(gitlab)];
+    }
+    let mut wrong = expect::differences(case, gitlab);
+    if !wrong.is_empty() {
+        wrong.push(logs(gitlab));
+    }
+    wrong
+}
+
+fn repository(case: &Case) -> Repository {
+    let repository = Repository::empty();
+    for (name, file) in &case.files {
+        match file {
+            File::Text(text) => repository.write(name, text.as_bytes()),
+            File::Full(case::FullFile { link: Some(target), .. }) => repository.link(name, target),
+            File::Full(full) => {
+                repository.write(name, full.text.as_deref().unwrap_or_default().as_bytes());
+                if full.executable {
+                    repository.make_executable(name);
+                }
+            }
+        }
+    }
+    repository.write(".gitlab-ci.yml", case.pipeline.as_bytes());
+    repository.commit("A commit of the tests");
+    repository
+}
+
+fn rule(fault: &case::Fault) -> Rule {
+    let endpoint = match fault.at {
+        case::Endpoint::JobUpdate => Endpoint::JobUpdate,
+        case::Endpoint::FinalUpdate => Endpoint::FinalUpdate,
+        case::Endpoint::Trace => Endpoint::Trace,
+        case::Endpoint::ArtifactUpload => Endpoint::ArtifactUpload,
+        case::Endpoint::ArtifactDownload => Endpoint::ArtifactDownload,
+        case::Endpoint::ObjectStorage => Endpoint::ObjectStorage,
+        case::Endpoint::Git => Endpoint::Git,
+    };
+    let kind = match fault.fault {
+        FaultKind::Dropped => Fault::Dropped,
+        FaultKind::AnswerLost => Fault::AnswerLost,
+        FaultKind::Status(status) => Fault::Status(status),
+        FaultKind::RetryAfterSeconds(s) => Fault::TooManyRequests { retry_after: Duration::from_secs(s) },
+        FaultKind::SlowMs(ms) => Fault::Slow(Duration::from_millis(ms)),
+        FaultKind::Html => Fault::Html,
+        FaultKind::StillArchiving => Fault::StillArchiving,
+        FaultKind::TraceLostAfter(keep) => Fault::TraceLost { keep },
+        FaultKind::TraceAhead => Fault::TraceAhead,
+    };
+    Rule::new(endpoint, kind).after(fault.skip).times(fault.times)
+}
+
+async fn cancel_at_line(cancel: &case::Cancel, gitlab: &Server) -> Result<(), String> {
+    let has_line = |gitlab: &Server| {
+        let trace = gitlab.job_named(&cancel.job).and_then(|job| gitlab.trace(job.id).ok()).unwrap_or_default();
+        text::read(&trace).text.lines().any(|line| line == cancel.at_line)
+    };
+    if timeout(PATIENCE, gitlab.wait_until(has_line)).await.is_err() {
+        return Err(format!("the log of {} never had the line {:?}", cancel.job, cancel.at_line));
+    }
+    let job = gitlab.job_named(&cancel.job).expect("its log was just read").id;
+    gitlab.cancel_job(job);
+    if cancel.force {
+        gitlab.force_cancel_job(job);
+    }
+    Ok(())
+}
+
+fn logs(gitlab: &Server) -> String {
+    let of = |job: &gitlab::JobView| {
+        let trace = gitlab.trace(job.id).unwrap_or_default();
+        format!("--- the log of {}, which is {}\n{}", job.name, job.status, text::read(&trace).text)
+    };
+    gitlab.jobs().iter().map(of).collect()
+}
