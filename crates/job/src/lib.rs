@@ -2,8 +2,13 @@
 //!
 //! No I/O and no clock: rules take the time as an argument, so that a test can ask them anything.
 
+pub mod admission;
+pub mod cache;
+pub mod flags;
 pub mod hand_over;
 pub mod ids;
+pub mod inputs;
+pub mod moa;
 pub mod outcome;
 pub mod payload;
 pub mod secret;

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The exit code by which GitLab's runner says that a job's options are not supported (protocol 2.9).
+const UNSUPPORTED_OPTIONS: i32 = 3;
+
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,6 +32,8 @@ pub enum SystemFailure {
     Configuration,
     /// A registry, network or secret server did not answer.
     ExternalDependency,
+    /// The job wants what no runner of this kind can do (protocol 2.9).
+    UnsupportedOptions,
 }
 
 /// Someone else decided that the job ends.
@@ -99,7 +104,7 @@ impl Outcome {
             Self::Succeeded => return None,
             Self::ScriptFailed { .. } => FailureReason::ScriptFailure,
             Self::SystemFailed { failure, .. } => match failure {
-                SystemFailure::Runner => FailureReason::RunnerSystemFailure,
+                SystemFailure::Runner | SystemFailure::UnsupportedOptions => FailureReason::RunnerSystemFailure,
                 SystemFailure::ImagePull => FailureReason::ImagePullFailure,
                 SystemFailure::Configuration => FailureReason::RunnerConfigurationError,
                 SystemFailure::ExternalDependency => FailureReason::RunnerExternalDependencyFailure,
@@ -116,6 +121,7 @@ impl Outcome {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::ScriptFailed { exit_code } => *exit_code,
+            Self::SystemFailed { failure: SystemFailure::UnsupportedOptions, .. } => UNSUPPORTED_OPTIONS,
             Self::Succeeded | Self::SystemFailed { .. } | Self::Decided(_) => 0,
         }
     }
@@ -168,6 +174,12 @@ mod tests {
         assert_eq!((script.failure_reason(), script.exit_code()), (Some(FailureReason::ScriptFailure), 137));
         let system = Outcome::system("the host died");
         assert_eq!((system.failure_reason(), system.exit_code()), (Some(FailureReason::RunnerSystemFailure), 0));
+        let failure = SystemFailure::UnsupportedOptions;
+        let unsupported = Outcome::SystemFailed { failure, message: String::new() };
+        assert_eq!(
+            (unsupported.failure_reason(), unsupported.exit_code()),
+            (Some(FailureReason::RunnerSystemFailure), 3)
+        );
         let canceled = Outcome::Decided(Decision::Canceled);
         assert_eq!(canceled.failure_reason(), Some(FailureReason::UnknownFailure));
     }

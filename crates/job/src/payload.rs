@@ -68,6 +68,8 @@ pub struct Payload {
     pub hooks: Vec<Hook>,
     /// GitLab Steps, double encoded (protocol 3.16); not advertised.
     pub run: Option<serde_json::Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub policy_options: PolicyOptions,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -163,6 +165,7 @@ pub struct Image {
     pub name: String,
     #[serde(deserialize_with = "nullable")]
     pub alias: String,
+    pub executor_opts: serde_json::Value,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -274,6 +277,19 @@ pub struct Hook {
     pub name: String,
     #[serde(deserialize_with = "nullable_list")]
     pub script: Vec<String>,
+}
+
+/// Of a job that a policy put into the pipeline (protocol 3.17).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PolicyOptions {
+    #[serde(deserialize_with = "nullable")]
+    pub execution_policy_job: bool,
+    #[serde(deserialize_with = "nullable")]
+    pub policy_name: String,
+    pub policy_variables_override_allowed: Option<bool>,
+    #[serde(deserialize_with = "nullable_list")]
+    pub policy_variables_override_exceptions: Vec<String>,
 }
 
 /// When artifacts are kept; anything unknown counts as the default.

@@ -42,24 +42,35 @@ pub struct Settings {
     pub submodule_update_flags: Vec<String>,
     /// SSH addresses of GitLab are read as HTTPS ones.
     pub submodules_over_https: bool,
-    /// The job itself said what is to happen with LFS files; otherwise they are pulled after the checkout.
-    pub lfs_is_the_jobs_choice: bool,
+    /// For `git clone`, with `FF_USE_GIT_NATIVE_CLONE`.
+    pub clone_flags: Vec<String>,
+    /// LFS files stay pointers; otherwise they are pulled after the checkout.
+    pub lfs_skip_smudge: bool,
     pub get_sources_attempts: u32,
     pub artifact_download_attempts: u32,
+    /// The manager's: secrets are there before a task is.
+    pub secrets_retrieval_attempts: u32,
     pub script_timeout: Option<Duration>,
     pub after_script_timeout: Duration,
     pub after_script_ignores_errors: bool,
+    /// Scripts are traced.
     pub debug_trace: bool,
+    /// Services are not started, so all that this does is to hide the log.
+    pub debug_services: bool,
 }
 
 impl Settings {
     pub fn read(variables: &Variables, payload: &Payload, debug_trace_disabled: bool) -> (Self, Vec<String>) {
         let mut reader = Reader { variables, warnings: variables.warnings.clone() };
         let timeout = Duration::from_secs(payload.timeout_seconds());
-        let debug_trace = reader.boolean("CI_DEBUG_TRACE", false);
-        if debug_trace && debug_trace_disabled {
-            reader.warnings.push("CI_DEBUG_TRACE is ignored: this runner has debug_trace_disabled".into());
-        }
+        let mut debug = |key| {
+            let on = reader.boolean(key, false);
+            if on && debug_trace_disabled {
+                reader.warnings.push(format!("{key}: usage is disabled on this Runner"));
+            }
+            on && !debug_trace_disabled
+        };
+        let (debug_trace, debug_services) = (debug("CI_DEBUG_TRACE"), debug("CI_DEBUG_SERVICES"));
         let settings = Self {
             strategy: reader.strategy(if payload.allow_git_fetch { GitStrategy::Fetch } else { GitStrategy::Clone }),
             checkout: reader.boolean("GIT_CHECKOUT", true),
@@ -75,17 +86,25 @@ impl Settings {
             submodule_paths: words(&reader.text("GIT_SUBMODULE_PATHS")),
             submodule_update_flags: words(&reader.text("GIT_SUBMODULE_UPDATE_FLAGS")),
             submodules_over_https: reader.boolean("GIT_SUBMODULE_FORCE_HTTPS", false),
-            lfs_is_the_jobs_choice: variables.get("GIT_LFS_SKIP_SMUDGE").is_some(),
+            clone_flags: words(&reader.text("GIT_CLONE_EXTRA_FLAGS")),
+            lfs_skip_smudge: reader.boolean("GIT_LFS_SKIP_SMUDGE", false),
             get_sources_attempts: reader.attempts("GET_SOURCES_ATTEMPTS"),
             artifact_download_attempts: reader.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
+            secrets_retrieval_attempts: reader.attempts("SECRETS_RETRIEVAL_ATTEMPTS"),
             script_timeout: reader.timeout("RUNNER_SCRIPT_TIMEOUT", timeout),
             after_script_timeout: reader
                 .timeout("RUNNER_AFTER_SCRIPT_TIMEOUT", timeout)
                 .unwrap_or(AFTER_SCRIPT_TIMEOUT),
             after_script_ignores_errors: reader.boolean("AFTER_SCRIPT_IGNORE_ERRORS", true),
-            debug_trace: debug_trace && !debug_trace_disabled,
+            debug_trace,
+            debug_services,
         };
         (settings, reader.warnings)
+    }
+
+    /// Whether GitLab shows the log to those only who may change the project: it may hold secrets (protocol 8.6).
+    pub fn hides_the_log(&self) -> bool {
+        self.debug_trace || self.debug_services
     }
 }
 

@@ -2,74 +2,17 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use crate::flags::Flags;
 use crate::hand_over::{GitLabAccess, ResolvedSecret, RunnerSettings};
 use crate::payload::{Payload, Variable};
 use crate::secret::{ExposeSecret, SecretString};
 use crate::trace::TraceSettings;
 
-/// The feature flags of GitLab's runner that are on unless somebody turns them off (protocol 10.7).
-const FLAGS_ON: [&str; 12] = [
-    "FF_USE_DIRECT_DOWNLOAD",
-    "FF_USE_FASTZIP",
-    "FF_USE_POD_ACTIVE_DEADLINE_SECONDS",
-    "FF_SECRET_RESOLVING_FAILS_IF_MISSING",
-    "FF_USE_GIT_BUNDLE_URIS",
-    "FF_USE_DOCKER_AUTOSCALER_DIAL_STDIO",
-    "FF_TIMESTAMPS",
-    "FF_MASK_ALL_DEFAULT_TOKENS",
-    "FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY",
-    "FF_USE_ADAPTIVE_REQUEST_CONCURRENCY",
-    "FF_USE_GITALY_CORRELATION_ID",
-    "FF_ENABLE_JOB_INPUTS_INTERPOLATION",
-];
-
-/// The flags that are off unless somebody turns them on. Scripts may read any of them, so all are exported.
-const FLAGS_OFF: [&str; 38] = [
-    "FF_NETWORK_PER_BUILD",
-    "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY",
-    "FF_DISABLE_UMASK_FOR_DOCKER_EXECUTOR",
-    "FF_ENABLE_BASH_EXIT_CODE_CHECK",
-    "FF_USE_WINDOWS_LEGACY_PROCESS_STRATEGY",
-    "FF_USE_LEGACY_BASH_EVAL",
-    "FF_USE_POWERSHELL_PATH_RESOLVER",
-    "FF_USE_DYNAMIC_TRACE_FORCE_SEND_INTERVAL",
-    "FF_SCRIPT_SECTIONS",
-    "FF_ENABLE_JOB_CLEANUP",
-    "FF_KUBERNETES_HONOR_ENTRYPOINT",
-    "FF_POSIXLY_CORRECT_ESCAPES",
-    "FF_RESOLVE_FULL_TLS_CHAIN",
-    "FF_DISABLE_POWERSHELL_STDIN",
-    "FF_USE_ADVANCED_POD_SPEC_CONFIGURATION",
-    "FF_PRINT_POD_EVENTS",
-    "FF_USE_GIT_NATIVE_CLONE",
-    "FF_USE_DUMB_INIT_WITH_KUBERNETES_EXECUTOR",
-    "FF_USE_INIT_WITH_DOCKER_EXECUTOR",
-    "FF_LOG_IMAGES_CONFIGURED_FOR_JOB",
-    "FF_CLEAN_UP_FAILED_CACHE_EXTRACT",
-    "FF_USE_WINDOWS_JOB_OBJECT",
-    "FF_DISABLE_AUTOMATIC_TOKEN_ROTATION",
-    "FF_USE_LEGACY_GCS_CACHE_ADAPTER",
-    "FF_DISABLE_UMASK_FOR_KUBERNETES_EXECUTOR",
-    "FF_USE_LEGACY_S3_CACHE_ADAPTER",
-    "FF_GIT_URLS_WITHOUT_TOKENS",
-    "FF_WAIT_FOR_POD_TO_BE_REACHABLE",
-    "FF_EXPORT_HIGH_CARDINALITY_METRICS",
-    "FF_USE_FLEETING_ACQUIRE_HEARTBEATS",
-    "FF_USE_GIT_PROACTIVE_AUTH",
-    "FF_HASH_CACHE_KEYS",
-    "FF_USE_JOB_ROUTER",
-    "FF_SCRIPT_TO_STEP_MIGRATION",
-    "FF_USE_PARALLEL_CACHE_TRANSFER",
-    "FF_USE_PARALLEL_ARTIFACT_TRANSFER",
-    "FF_CONCRETE",
-    "FF_USE_NATIVE_CONTAINER_STOP",
-];
-
 /// All variables of a job, expanded. Their order is their precedence: the last of a name wins.
 #[derive(Clone)]
 pub struct Variables {
     list: Vec<Variable>,
-    flags: BTreeMap<&'static str, bool>,
+    flags: Flags,
     project_dir: String,
     /// What the job's author should know about values that were not understood.
     pub warnings: Vec<String>,
@@ -107,12 +50,12 @@ impl Variables {
         gitlab: &GitLabAccess,
         secrets: &[ResolvedSecret],
     ) -> Self {
-        let (flags, warnings) = resolve_flags(payload, runner);
+        let flags = Flags::resolve(payload, runner);
         let mut list = Vec::new();
         let mut set = |key: &str, value: &str| list.push(internal(key, value));
 
-        for (name, on) in &flags {
-            set(name, if *on { "true" } else { "false" });
+        for (name, on) in flags.iter() {
+            set(name, if on { "true" } else { "false" });
         }
         if let Some(image) = payload.image.as_ref().filter(|image| !image.name.is_empty()) {
             set("CI_JOB_IMAGE", &image.name);
@@ -131,7 +74,7 @@ impl Variables {
         set("CI_JOB_STATUS", "running");
         set("CI_JOB_TIMEOUT", &payload.timeout_seconds().to_string());
         list.extend(certificates(gitlab));
-        list.extend(payload.variables.iter().filter(|variable| !flags.contains_key(variable.key.as_str())).cloned());
+        list.extend(payload.variables.iter().filter(|variable| !flags.contains(&variable.key)).cloned());
         let mut set = |key: &str, value: &str| list.push(internal(key, value));
         set("CI_DISPOSABLE_ENVIRONMENT", "true");
         set("CI_RUNNER_VERSION", crate::VERSION);
@@ -146,8 +89,13 @@ impl Variables {
             public: false,
         }));
         list.push(internal("RUNNER_TEMP_PROJECT_DIR", &temporary_dir(&project_dir)));
+        if flags.on("FF_NETWORK_PER_BUILD") {
+            list.push(internal("CI_BUILD_NETWORK_NAME", &network_name(payload, runner)));
+        }
 
-        Self { list: expand_all(&list, &temporary_dir(&project_dir)), flags, project_dir, warnings, refused: None }
+        let mut warnings = flags.warnings.clone();
+        let list = passable(expand_all(&list, &temporary_dir(&project_dir)), &mut warnings);
+        Self { list, flags, project_dir, warnings, refused: None }
     }
 
     /// Where the repository is checked out.
@@ -171,12 +119,7 @@ impl Variables {
 
     /// Whether a feature flag of GitLab's runner is on; a name that is no flag is off.
     pub fn flag(&self, name: &str) -> bool {
-        self.flags.get(name).copied().unwrap_or(false)
-    }
-
-    /// The flags that differ from their defaults, for the head of the log (protocol 4.10).
-    pub fn unusual_flags(&self) -> Vec<(&'static str, bool)> {
-        self.flags.iter().filter(|(name, on)| FLAGS_ON.contains(name) != **on).map(|(name, on)| (*name, *on)).collect()
+        self.flags.on(name)
     }
 
     /// What a stage exports, once per name; `status` is the `CI_JOB_STATUS` of that stage.
@@ -253,23 +196,33 @@ fn certificates(gitlab: &GitLabAccess) -> impl Iterator<Item = Variable> {
     authority.into_iter().chain(client)
 }
 
-/// Job and runner may both set a flag; the runner's word is the last (protocol 8.2).
-fn resolve_flags(payload: &Payload, runner: &RunnerSettings) -> (BTreeMap<&'static str, bool>, Vec<String>) {
-    let mut warnings = Vec::new();
-    let defaults = FLAGS_ON.map(|name| (name, true)).into_iter().chain(FLAGS_OFF.map(|name| (name, false)));
-    let flags = defaults.map(|(name, default)| {
-        let of_job = payload.variable(name).filter(|text| !text.is_empty()).and_then(|text| {
-            let parsed = parse_bool(text);
-            if parsed.is_none() {
-                warnings
-                    .push(format!("the feature flag {name} is neither true nor false: {text:?}; {default} is used"));
-            }
-            parsed
-        });
-        (name, runner.feature_flags.get(name).copied().or(of_job).unwrap_or(default))
+/// What a process can be given. GitLab's runner writes its scripts with the name or the value in them: the shell then
+/// ends the job over a name that is none, and reads a value only up to its first NUL.
+fn passable(mut list: Vec<Variable>, warnings: &mut Vec<String>) -> Vec<Variable> {
+    list.retain_mut(|variable| {
+        let key = &variable.key;
+        if key.is_empty() || key.contains(['=', '\0']) {
+            warnings.push(format!("the variable {key:?} is left out: no program can have one of that name"));
+            return false;
+        }
+        let identifier = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !key.chars().all(identifier) || key.starts_with(|c: char| c.is_ascii_digit()) {
+            warnings.push(format!("the variable {key:?} has a name that no shell can read; other programs can"));
+        }
+        if let (false, Some(end)) = (variable.file, variable.value.find('\0')) {
+            warnings.push(format!("the value of the variable {key:?} ends at its first NUL"));
+            variable.value.truncate(end);
+        }
+        true
     });
-    let flags = flags.collect();
-    (flags, warnings)
+    list
+}
+
+/// The network belongs to the task alone anyway; scripts may use the name for others of their own.
+fn network_name(payload: &Payload, runner: &RunnerSettings) -> String {
+    let (project, number) = (payload.job_info.project_id, runner.concurrent_project_id);
+    let name = format!("runner-{}-{project}-{number}-{}", runner.short_token.as_str(), payload.id);
+    name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "")
 }
 
 /// `<builds_dir>/<group/project>`: a task runs one job, so no two jobs share the path (protocol 7.8).
@@ -330,7 +283,7 @@ fn expand_all(list: &[Variable], temporary_dir: &str) -> Vec<Variable> {
 
 /// `$NAME` and `${NAME}`; `$$` is a dollar, the shell's special names are empty, a `$` before anything
 /// else stays. There is no `${NAME:-default}`: such a name is simply not defined.
-fn expand(text: &str, lookup: impl Fn(&str) -> String) -> String {
+pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> String) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -386,7 +339,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::hand_over::ClientCertificate;
     use crate::ids::{ShortToken, SystemId};
-    use crate::payload::Received;
+    use crate::payload::{Image, Received};
 
     pub(crate) fn runner() -> RunnerSettings {
         RunnerSettings {
@@ -421,7 +374,7 @@ pub(crate) mod tests {
         GitLabAccess { url: "https://gitlab.example.com".into(), tls_ca: None, tls_client: None, correlation_id: None }
     }
 
-    fn payload(variables: &str) -> Payload {
+    pub(crate) fn payload(variables: &str) -> Payload {
         let body = format!(
             r#"{{"id":1,"token":"job-token","job_info":{{"project_id":12}},
                 "git_info":{{"repo_url":"https://gitlab-ci-token:x@gitlab.example.com/grp/sub/app.git"}},
@@ -466,25 +419,81 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_job_beats_the_runners_environment_and_the_runner_beats_the_job_on_flags() {
+    fn the_job_beats_the_runners_environment_but_not_what_the_runner_says_of_itself() {
         let mut runner = runner();
         runner.environment = vec!["A=runner".into(), "B=runner".into()];
-        runner.feature_flags = BTreeMap::from([("FF_TIMESTAMPS".into(), false)]);
         let variables = payload(
-            r#"[{"key":"A","value":"job"},{"key":"FF_TIMESTAMPS","value":"true"},{"key":"FF_SCRIPT_SECTIONS","value":"1"},
-               {"key":"FF_HASH_CACHE_KEYS","value":"perhaps"},{"key":"CI_RUNNER_VERSION","value":"9"}]"#,
+            r#"[{"key":"A","value":"job"},{"key":"FF_SCRIPT_SECTIONS","value":"1"},{"key":"CI_SERVER","value":"no"},
+               {"key":"CI_RUNNER_VERSION","value":"9"},{"key":"RUNNER_TEMP_PROJECT_DIR","value":"/"}]"#,
         );
         let variables = Variables::resolve(&variables, &runner, &gitlab(), &[]);
-        assert_eq!(variables.get("A").as_deref(), Some("job"));
-        assert_eq!(variables.get("B").as_deref(), Some("runner"));
-        assert!(!variables.flag("FF_TIMESTAMPS"));
-        assert!(variables.flag("FF_SCRIPT_SECTIONS"));
-        assert_eq!(variables.get("FF_TIMESTAMPS").as_deref(), Some("false"));
-        assert_eq!(variables.get("FF_USE_DIRECT_DOWNLOAD").as_deref(), Some("true"));
-        assert_eq!(variables.get("CI_RUNNER_VERSION").as_deref(), Some(crate::VERSION));
-        assert_eq!(variables.unusual_flags(), [("FF_SCRIPT_SECTIONS", true), ("FF_TIMESTAMPS", false)]);
-        assert_eq!(variables.warnings.len(), 1, "{:?}", variables.warnings);
-        assert!(variables.warnings[0].contains("FF_HASH_CACHE_KEYS"));
+        for (name, value) in [
+            ("A", "job"),
+            ("B", "runner"),
+            ("CI_SERVER", "no"),
+            ("CI_RUNNER_VERSION", crate::VERSION),
+            ("RUNNER_TEMP_PROJECT_DIR", "/builds/grp/sub/app.tmp"),
+            // As it was understood, not as it was written.
+            ("FF_SCRIPT_SECTIONS", "true"),
+            ("FF_TIMESTAMPS", "true"),
+        ] {
+            assert_eq!(variables.get(name).as_deref(), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_that_a_runner_sets_is_there() {
+        let mut payload = payload(r#"[{"key":"FF_NETWORK_PER_BUILD","value":"true"}]"#);
+        payload.image = Some(Image { name: "alpine".into(), ..Image::default() });
+        let client = ClientCertificate { certificate: "CERT".into(), key: "KEY".into() };
+        let gitlab = GitLabAccess { tls_ca: Some("PEM".into()), tls_client: Some(client), ..gitlab() };
+        let variables = Variables::resolve(&payload, &runner(), &gitlab, &[]);
+        let platform = platform();
+        for (name, value) in [
+            ("CI_JOB_IMAGE", "alpine"),
+            ("CI_RUNNER_SHORT_TOKEN", "abcdefghi"),
+            ("CI_BUILDS_DIR", "/builds"),
+            ("CI_PROJECT_DIR", "/builds/grp/sub/app"),
+            ("CI_CONCURRENT_ID", "3"),
+            ("CI_CONCURRENT_PROJECT_ID", "1"),
+            ("CI_SERVER", "yes"),
+            ("CI_JOB_STATUS", "running"),
+            ("CI_JOB_TIMEOUT", "7200"),
+            ("CI_SERVER_TLS_CA_FILE", "/builds/grp/sub/app.tmp/CI_SERVER_TLS_CA_FILE"),
+            ("CI_SERVER_TLS_CERT_FILE", "/builds/grp/sub/app.tmp/CI_SERVER_TLS_CERT_FILE"),
+            ("CI_SERVER_TLS_KEY_FILE", "/builds/grp/sub/app.tmp/CI_SERVER_TLS_KEY_FILE"),
+            ("CI_DISPOSABLE_ENVIRONMENT", "true"),
+            ("CI_RUNNER_VERSION", crate::VERSION),
+            ("CI_RUNNER_REVISION", "HEAD"),
+            ("CI_RUNNER_EXECUTABLE_ARCH", &platform),
+            ("RUNNER_TEMP_PROJECT_DIR", "/builds/grp/sub/app.tmp"),
+            ("CI_BUILD_NETWORK_NAME", "runner-abcdefghi-12-1-1"),
+        ] {
+            assert_eq!(variables.get(name).as_deref(), Some(value), "{name}");
+        }
+        let exports = variables.exports("running");
+        assert!(crate::flags::FLAGS.iter().all(|flag| exports.contains_key(flag.name)));
+        assert!(!exports.contains_key("CI_SHARED_ENVIRONMENT"));
+    }
+
+    #[test]
+    fn names_and_values_that_no_process_can_have_are_told() {
+        let variables = resolve(
+            r#"[{"key":"","value":"x"},{"key":"A=B","value":"x"},{"key":"a.b","value":"x"},{"key":"1A","value":"x"},
+               {"key":"NUL","value":"ab\u0000cd"},{"key":"FILE","value":"ab\u0000cd","file":true},{"key":"LINES","value":"a\nb\n"}]"#,
+        );
+        let exports = variables.exports("running");
+        assert!(!exports.contains_key("") && !exports.contains_key("A=B"));
+        for (name, value) in [("a.b", "x"), ("1A", "x"), ("NUL", "ab"), ("LINES", "a\nb\n")] {
+            assert_eq!(exports[name], value, "{name}");
+        }
+        assert_eq!(variables.files()["/builds/grp/sub/app.tmp/FILE"].expose_secret(), "ab\0cd");
+        let told =
+            ["left out", "left out", "\"a.b\" has a name that no shell", "\"1A\" has", "\"NUL\" ends at its first NUL"];
+        assert_eq!(variables.warnings.len(), told.len(), "{:#?}", variables.warnings);
+        for (warning, told) in variables.warnings.iter().zip(told) {
+            assert!(warning.contains(told), "{warning}");
+        }
     }
 
     #[test]
