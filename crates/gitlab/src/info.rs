@@ -44,7 +44,7 @@ const FEATURES: [(&str, bool); 31] = [
     ("trace_reset", true),
     ("trace_checksum", true),
     ("trace_size", true),
-    ("vault_secrets", false),
+    ("vault_secrets", true),
     ("cancelable", true),
     ("return_exit_code", true),
     ("service_variables", false),

@@ -28,8 +28,7 @@ pub(crate) struct Tls {
 impl Tls {
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, ClientError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let mut roots = usual_roots();
         let authority = authority(config);
         if let Some(pem) = &authority {
             let given: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect();
@@ -58,6 +57,13 @@ impl Tls {
         };
         Ok(Self { config, chain, authority, certificate })
     }
+}
+
+/// The authorities that everybody trusts, and those of this machine.
+pub fn usual_roots() -> RootCertStore {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
 }
 
 fn authority(config: &ClientConfig) -> Option<String> {

@@ -37,6 +37,19 @@ pub struct Calls {
     pub throttled: u64,
 }
 
+impl Calls {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            run_task: self.run_task + other.run_task,
+            describe_tasks: self.describe_tasks + other.describe_tasks,
+            stop_task: self.stop_task + other.stop_task,
+            list_tasks: self.list_tasks + other.list_tasks,
+            describe_network_interfaces: self.describe_network_interfaces + other.describe_network_interfaces,
+            throttled: self.throttled + other.throttled,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     run_task: AtomicU64,

@@ -95,6 +95,12 @@ impl Fargate {
 }
 
 impl Regions {
+    /// Calls so far to all regions.
+    pub async fn calls(&self) -> Calls {
+        let regions = self.regions.lock().await;
+        regions.values().map(|region| region.counters.read()).fold(Calls::default(), Calls::plus)
+    }
+
     async fn get(&self, config: &FargateConfig) -> Result<Arc<Region>, ConnectError> {
         let key = RegionKey {
             region: config.region.clone(),
@@ -146,7 +152,7 @@ impl Region {
         let ec2_url = config.endpoint_url.clone().or(of_ec2).or(shared.endpoint_url().map(str::to_owned));
         Ok(Self {
             ecs: aws_sdk_ecs::Client::from_conf(ecs),
-            ec2: Ec2::new(region, ec2_url.as_deref(), keys),
+            ec2: Ec2::new(&region, ec2_url.as_deref(), keys),
             buckets: Buckets::default(),
             counters: Counters::default(),
             describers: Mutex::default(),

@@ -63,7 +63,7 @@ const THROTTLE_CODES: &[&str] = &[
 const THROTTLE_WORDS: &[&str] = &["rate exceeded", "request limit exceeded", "requestlimitexceeded", "throttl"];
 
 /// What an answer with an error means, by its status and words.
-pub(super) fn of_answer(status: u16, code: &str, message: &str) -> CallError {
+pub(crate) fn of_answer(status: u16, code: &str, message: &str) -> CallError {
     let refusal = Refusal { code: code.to_owned(), message: message.to_owned() };
     let words = message.to_lowercase();
     if status == 429 || THROTTLE_CODES.contains(&code) || THROTTLE_WORDS.iter().any(|word| words.contains(word)) {
@@ -76,7 +76,7 @@ pub(super) fn of_answer(status: u16, code: &str, message: &str) -> CallError {
 }
 
 impl CallError {
-    pub(super) fn of_sdk<E>(error: &SdkError<E, HttpResponse>) -> Self
+    pub(crate) fn of_sdk<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
@@ -106,7 +106,7 @@ impl CallError {
 
 impl CallError {
     /// Why there was nothing to sign a call with. Where that was the end of a call of our own, it is that call's error.
-    pub(super) fn of_credentials(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn of_credentials(error: &(dyn Error + 'static)) -> Self {
         let mut last = error;
         loop {
             if let Some(own) = last.downcast_ref::<Self>() {
@@ -127,7 +127,7 @@ impl CallError {
 }
 
 /// An error and its causes in one line; the SDK's own messages only name the phase.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

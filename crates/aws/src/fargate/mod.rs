@@ -9,7 +9,7 @@ mod calls;
 mod config;
 mod connect;
 mod describe;
-mod errors;
+pub(crate) mod errors;
 mod explain;
 mod list_tasks;
 mod phases;

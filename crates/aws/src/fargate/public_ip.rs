@@ -7,45 +7,26 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::Provider::Rustls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
-use aws_smithy_runtime_api::client::http::HttpConnector;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_xml::decode::{Document, ScopedDecoder, XmlDecodeError, try_data};
 
 use super::errors::{self, CallError, Refusal};
+use crate::signed_post::Service;
 
-const ANSWER: Duration = Duration::from_secs(20);
-const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+const HEADERS: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
 /// Keys that expire sooner are fetched anew.
 const FRESH: Duration = Duration::from_secs(120);
 
 /// The EC2 client of one region.
 pub(super) struct Ec2 {
-    region: String,
-    url: String,
-    connector: Connector,
+    service: Service,
     keys: SharedCredentialsProvider,
     /// Some providers ask a server each time.
     fetched: tokio::sync::Mutex<Option<Credentials>>,
 }
 
 impl Ec2 {
-    pub fn new(region: String, endpoint_url: Option<&str>, keys: SharedCredentialsProvider) -> Self {
-        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let url = endpoint_url.map_or_else(|| format!("https://ec2.{region}.{domain}"), str::to_owned);
-        Self {
-            url: format!("{}/", url.trim_end_matches('/')),
-            region,
-            connector: Connector::builder().tls_provider(Rustls(Ring)).build(),
-            keys,
-            fetched: tokio::sync::Mutex::default(),
-        }
+    pub fn new(region: &str, endpoint_url: Option<&str>, keys: SharedCredentialsProvider) -> Self {
+        Self { service: Service::new("ec2", region, endpoint_url), keys, fetched: tokio::sync::Mutex::default() }
     }
 
     /// The public addresses of those network interfaces that have one.
@@ -54,20 +35,8 @@ impl Ec2 {
         for (index, interface) in interfaces.iter().enumerate() {
             body.push_str(&format!("&NetworkInterfaceId.{}={interface}", index + 1));
         }
-        let keys = self.keys().await?;
-        let request = self.signed(body, keys).map_err(|error| {
-            let message = format!("the call cannot be made: {error}");
-            CallError::Refused(Refusal { code: String::new(), message })
-        })?;
-        let answer = async {
-            let response = self.connector.call(request).await;
-            let response = response.map_err(|error| CallError::NoAnswer(errors::chain(&error)))?;
-            let status = response.status().as_u16();
-            let body = ByteStream::new(response.into_body()).collect().await;
-            let body = body.map_err(|error| CallError::NoAnswer(errors::chain(&error)))?;
-            read_answer(status, &String::from_utf8_lossy(&body.into_bytes()))
-        };
-        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
+        let (status, body) = self.service.post(&HEADERS, body, self.keys().await?).await?;
+        read_answer(status, &body)
     }
 
     async fn keys(&self) -> Result<Credentials, CallError> {
@@ -80,29 +49,6 @@ impl Ec2 {
         let keys = keys.map_err(|error| CallError::of_credentials(&error))?;
         *fetched = Some(keys.clone());
         Ok(keys)
-    }
-
-    fn signed(&self, body: String, keys: Credentials) -> Result<HttpRequest, Box<dyn std::error::Error + Send + Sync>> {
-        let identity = keys.into();
-        let params = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(&self.region)
-            .name("ec2")
-            .time(SystemTime::now())
-            .settings(SigningSettings::default())
-            .build()?
-            .into();
-        let headers = [("content-type", FORM)].into_iter();
-        let signable = SignableRequest::new("POST", &self.url, headers, SignableBody::Bytes(body.as_bytes()))?;
-        let (signature, _) = sign(signable, &params)?.into_parts();
-        let mut request = HttpRequest::new(SdkBody::from(body));
-        request.set_method("POST")?;
-        request.set_uri(self.url.as_str())?;
-        request.headers_mut().insert("content-type", FORM);
-        for (name, value) in signature.headers() {
-            request.headers_mut().insert(name.to_owned(), value.to_owned());
-        }
-        Ok(request)
     }
 }
 

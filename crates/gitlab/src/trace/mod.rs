@@ -170,6 +170,15 @@ impl JobTrace {
         self.write(Stream::Runner, line.as_bytes());
     }
 
+    /// What is written from here on follows other settings: there may be more to mask than when the trace began.
+    pub fn follow(&self, settings: &TraceSettings) {
+        let mut buffer = self.shared.buffer();
+        if !buffer.closed {
+            buffer.keep(|pipeline, out| pipeline.finish(SystemTime::now(), out));
+            buffer.pipeline = Pipeline::new(settings, buffer.spool.len());
+        }
+    }
+
     /// What GitLab wants, as it changes.
     pub fn signal(&self) -> watch::Receiver<Signal> {
         self.shared.signal.subscribe()

@@ -1,0 +1,93 @@
+//! Calls of services that have no crate of the SDK here: one POST, signed with SigV4.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::tls::Provider::Rustls;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
+use aws_smithy_runtime_api::client::http::HttpConnector;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+
+use crate::fargate::errors::{CallError, Refusal, chain};
+
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Where one service takes its calls, and the connections there.
+pub(crate) struct Service {
+    /// As SigV4 names it.
+    name: &'static str,
+    region: String,
+    url: String,
+    connector: Connector,
+}
+
+impl Service {
+    pub fn new(name: &'static str, region: &str, endpoint_url: Option<&str>) -> Self {
+        let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let url = endpoint_url.map_or_else(|| format!("https://{name}.{region}.{domain}"), str::to_owned);
+        Self {
+            name,
+            region: region.to_owned(),
+            url: format!("{}/", url.trim_end_matches('/')),
+            connector: Connector::builder().tls_provider(Rustls(Ring)).build(),
+        }
+    }
+
+    /// Status and body of the answer. All headers are signed.
+    pub async fn post(
+        &self,
+        headers: &[(&'static str, &'static str)],
+        body: String,
+        keys: Credentials,
+    ) -> Result<(u16, String), CallError> {
+        let request = self.signed(headers, body, keys).map_err(|error| {
+            let message = format!("the call cannot be made: {error}");
+            CallError::Refused(Refusal { code: String::new(), message })
+        })?;
+        let answer = async {
+            let response = self.connector.call(request).await;
+            let response = response.map_err(|error| CallError::NoAnswer(chain(&error)))?;
+            let status = response.status().as_u16();
+            let body = ByteStream::new(response.into_body()).collect().await;
+            let body = body.map_err(|error| CallError::NoAnswer(chain(&error)))?;
+            Ok((status, String::from_utf8_lossy(&body.into_bytes()).into_owned()))
+        };
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
+    }
+
+    fn signed(
+        &self,
+        headers: &[(&'static str, &'static str)],
+        body: String,
+        keys: Credentials,
+    ) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
+        let identity = keys.into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name(self.name)
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()?
+            .into();
+        let content = SignableBody::Bytes(body.as_bytes());
+        let signable = SignableRequest::new("POST", &self.url, headers.iter().copied(), content)?;
+        let (signature, _) = sign(signable, &params)?.into_parts();
+        let mut request = HttpRequest::new(SdkBody::from(body));
+        request.set_method("POST")?;
+        request.set_uri(self.url.as_str())?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, *value);
+        }
+        for (name, value) in signature.headers() {
+            request.headers_mut().insert(name.to_owned(), value.to_owned());
+        }
+        Ok(request)
+    }
+}
