@@ -3,11 +3,13 @@
 
 pub mod driver;
 mod manager_process;
+mod moto;
 mod repository;
 mod terminal;
 mod world;
 
 pub use manager_process::ManagerProcess;
+pub use moto::Moto;
 pub use repository::Repository;
 pub use terminal::Terminal;
 pub use world::{ENVIRONMENTS, Setup, World};

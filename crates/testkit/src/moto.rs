@@ -1,0 +1,142 @@
+//! moto's server: S3, Secrets Manager and STS on loopback, for whoever speaks real HTTP to them. It takes every
+//! credential and every signature.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Method, RequestBuilder, StatusCode};
+
+/// It ends with its standard input, so that it never outlives the process that started it, however that ends.
+const PROGRAM: &str = r#"
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+from moto.server import main
+main(["-H", "127.0.0.1", "-p", "0"])
+"#;
+
+/// What moto wants to see of a signature.
+const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+                         SignedHeaders=host, Signature=made-up";
+
+pub struct Moto {
+    process: Child,
+    url: String,
+}
+
+impl Moto {
+    /// The one of this process, started when it is first asked for. Tests keep apart by the names of their buckets.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Moto> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// One more. Returns when it answers.
+    pub fn start() -> Self {
+        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto/bin/python");
+        assert!(python.is_file(), "moto is missing: run scripts/install-moto first");
+        let mut command = Command::new(python);
+        command.args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("moto starts");
+        let mut stderr = BufReader::new(process.stderr.take().expect("it was piped"));
+        let mut said = String::new();
+        let url = loop {
+            let before = said.len();
+            let read = stderr.read_line(&mut said).expect("moto's words");
+            assert!(read > 0, "moto ended at once:\n{said}");
+            if let Some((_, url)) = said[before..].split_once("Running on ") {
+                break url.trim().to_owned();
+            }
+        };
+        // A log that nobody reads would stop it in the end.
+        thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
+        Self { process, url }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `127.0.0.1:PORT`, as `ServerAddress` of `[runners.cache.s3]` wants it.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// A bucket must be there before anything is put into it.
+    pub async fn create_bucket(&self, bucket: &str) {
+        let answer = self.request(Method::PUT, bucket).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{bucket} was not created");
+    }
+
+    pub async fn put_object(&self, bucket: &str, key: &str, content: Vec<u8>) {
+        let answer = self.request(Method::PUT, &format!("{bucket}/{key}")).body(content).send().await;
+        assert_eq!(answer.expect("an answer").status(), StatusCode::OK, "{key} was not stored");
+    }
+
+    /// The content of an object, if there is one of this key.
+    pub async fn object(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        let answer = self.request(Method::GET, &format!("{bucket}/{key}")).send().await.expect("an answer");
+        match answer.status() {
+            StatusCode::OK => Some(answer.bytes().await.expect("the object").to_vec()),
+            StatusCode::NOT_FOUND => None,
+            status => panic!("{key}: {status}"),
+        }
+    }
+
+    /// What the store says about an object: its headers.
+    pub async fn head(&self, bucket: &str, key: &str) -> reqwest::header::HeaderMap {
+        let answer = self.request(Method::HEAD, &format!("{bucket}/{key}")).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{key}");
+        answer.headers().clone()
+    }
+
+    /// The keys of all objects of a bucket, sorted.
+    pub async fn keys(&self, bucket: &str) -> Vec<String> {
+        let answer = self.request(Method::GET, &format!("{bucket}?list-type=2")).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{bucket}");
+        let list = answer.text().await.expect("a list");
+        let keys = list.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>"));
+        keys.map(|(key, _)| key.to_owned()).collect()
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        client().request(method, format!("{}/{path}", self.url)).header(AUTHORIZATION, SIGNATURE)
+    }
+}
+
+/// For loopback: it trusts nobody.
+fn client() -> reqwest::Client {
+    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().expect("a client")
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bucket_keeps_what_is_put_into_it() {
+        let moto = Moto::shared();
+        moto.create_bucket("keeps").await;
+        moto.put_object("keeps", "a/b", b"content".to_vec()).await;
+        assert_eq!(moto.object("keeps", "a/b").await.as_deref(), Some(&b"content"[..]));
+        assert_eq!(moto.object("keeps", "a/c").await, None);
+        assert_eq!(moto.keys("keeps").await, ["a/b"]);
+    }
+}
