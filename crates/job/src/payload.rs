@@ -89,6 +89,13 @@ pub struct JobInfo {
     pub project_full_path: String,
     #[serde(deserialize_with = "nullable")]
     pub time_in_queue_seconds: f64,
+    /// `0`, `5+`, `+Inf`: how many jobs of the project instance runners have.
+    #[serde(deserialize_with = "nullable")]
+    pub project_jobs_running_on_instance_runners_count: String,
+    #[serde(deserialize_with = "nullable")]
+    pub queue_size: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub queue_depth: f64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

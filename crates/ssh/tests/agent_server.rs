@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hand_over::{ACCEPTED, message};
-use job::hand_over::{AgentStatus, HandOver, Receipt};
+use job::hand_over::{AddressesReceipt, AgentStatus, HandOver, Receipt, RemoteCaches};
 use job::ids::JobId;
 use job::secret::ExposeSecret;
 use russh::client::AuthResult;
@@ -81,6 +81,9 @@ fn agent(mut requests: mpsc::Receiver<Request>) -> Arc<AtomicUsize> {
                 Request::Status(answer) => {
                     let _ = answer.send(AgentStatus::Idle);
                 }
+                Request::Caches(_, answer) => {
+                    let _ = answer.send(AddressesReceipt::NoJob);
+                }
             }
         }
     });
@@ -112,13 +115,32 @@ async fn a_running_agent_tells_enough_to_supervise_its_job() {
     let connection = world.connect().await;
     let (status, ()) = tokio::join!(connection.status(), async {
         let Some(Request::Status(answer)) = world.requests.recv().await else { panic!("a question") };
-        let running = AgentStatus::Running { job: JobId(7), token: "job-token".into(), remaining_seconds: 60 };
+        let running = AgentStatus::Running {
+            job: JobId(7),
+            token: "job-token".into(),
+            remaining_seconds: 60,
+            cache_renewal: Some("sealed".into()),
+        };
         answer.send(running).expect("a waiting client");
     });
-    let Some(AgentStatus::Running { job, token, remaining_seconds }) = status.expect("a status") else {
+    let Some(AgentStatus::Running { job, token, remaining_seconds, cache_renewal }) = status.expect("a status") else {
         panic!("running")
     };
     assert_eq!((job, token.expose_secret(), remaining_seconds), (JobId(7), "job-token", 60));
+    assert_eq!(cache_renewal.as_deref(), Some("sealed"));
+}
+
+#[tokio::test]
+async fn fresh_addresses_of_caches_reach_the_agent() {
+    let mut world = world();
+    let connection = world.connect().await;
+    let caches = RemoteCaches { max_archive_size: 7, ..RemoteCaches::default() };
+    let (receipt, ()) = tokio::join!(connection.renew_caches(&caches), async {
+        let Some(Request::Caches(taken, answer)) = world.requests.recv().await else { panic!("addresses") };
+        assert_eq!(taken.max_archive_size, 7);
+        answer.send(AddressesReceipt::Taken).expect("a waiting client");
+    });
+    assert_eq!(receipt.expect("a receipt"), AddressesReceipt::Taken);
 }
 
 #[tokio::test]
@@ -320,6 +342,15 @@ async fn a_large_message_cut_in_its_middle_is_certainly_not_delivered() {
     let taken = agent(std::mem::replace(&mut world.requests, mpsc::channel(1).1));
     let lost = hand_over_through(&world, &message(7, 6_000_000), (1_000_000, usize::MAX)).await;
     assert!(matches!(lost, Err(Some(HandOverError::NotDelivered(_)))), "{lost:?}");
+    assert_eq!(taken.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_message_that_no_agent_takes_is_not_sent_at_all() {
+    let mut world = world();
+    let taken = agent(std::mem::replace(&mut world.requests, mpsc::channel(1).1));
+    let too_large = hand_over_through(&world, &message(7, MESSAGE_LIMIT as usize), (usize::MAX, usize::MAX)).await;
+    assert!(matches!(too_large, Err(Some(HandOverError::TooLarge { .. }))), "{too_large:?}");
     assert_eq!(taken.load(Ordering::SeqCst), 0);
 }
 

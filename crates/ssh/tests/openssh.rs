@@ -173,6 +173,7 @@ async fn a_job_is_started_even_if_the_connection_ends_before_its_receipt() {
         receipt = connection.hand_over(&sent, &agents) => panic!("too early: {receipt:?}"),
         () = until("the message's arrival", || sshd.home("parent").exists()) => {}
     }
+    assert!(connection.may_have_handed_over());
     drop(connection);
     session_is_over(&sshd).await;
     fs::write(sshd.home("go"), "").expect("a file");

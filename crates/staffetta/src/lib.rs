@@ -6,5 +6,7 @@ mod container;
 mod driver;
 pub mod local;
 pub mod manager;
+pub mod metrics;
 mod reach;
 mod registration;
+mod secrets;

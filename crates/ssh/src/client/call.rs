@@ -56,11 +56,21 @@ impl Connection {
         stdin: Bytes,
         enough: impl Fn(&[u8]) -> bool,
     ) -> Result<Output, CallError> {
-        let input_sent = AtomicBool::new(false);
-        let call = self.run(command, stdin, enough, &input_sent);
+        self.call_telling(command, stdin, enough, &AtomicBool::new(false)).await
+    }
+
+    /// The same; `input_sent` tells while the call is under way what [`CallError::input_sent`] tells after it.
+    pub(super) async fn call_telling(
+        &self,
+        command: &str,
+        stdin: Bytes,
+        enough: impl Fn(&[u8]) -> bool,
+        input_sent: &AtomicBool,
+    ) -> Result<Output, CallError> {
+        let call = self.run(command, stdin, enough, input_sent);
         let result = tokio::time::timeout(self.patience, call).await;
         let result = result.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        result.map_err(|reason| CallError { reason, input_sent: input_sent.into_inner() })
+        result.map_err(|reason| CallError { reason, input_sent: input_sent.load(Ordering::Relaxed) })
     }
 
     async fn run(

@@ -1,5 +1,7 @@
 //! The two questions to an agent: take this job, and what are you doing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use job::hand_over::{AgentStatus, HandOver, Receipt};
 
@@ -10,6 +12,9 @@ use crate::protocol::{self, Command, NOT_FOUND};
 /// Why there is no receipt, by whose the job is now.
 #[derive(Debug, thiserror::Error)]
 pub enum HandOverError {
+    /// No try will help: the message has more bytes than an agent takes.
+    #[error("the job is too large to be handed over: {bytes} bytes, and {most} are possible")]
+    TooLarge { bytes: usize, most: u64 },
     /// The message did not arrive: the job is still the caller's, and the same call is safe again.
     #[error("the job was not handed over: {0}")]
     NotDelivered(String),
@@ -33,25 +38,36 @@ pub struct StatusError(String);
 impl Connection {
     /// Hands a job to the agent of this task. If the image has none, it is sent first.
     pub async fn hand_over(&self, message: &HandOver, agents: &AgentBinaries) -> Result<Receipt, HandOverError> {
+        self.message_sent.store(false, Ordering::Relaxed);
         let message = protocol::line_of(message).map_err(|error| HandOverError::NotDelivered(error.to_string()))?;
         if message.len() as u64 > protocol::MESSAGE_LIMIT {
-            return Err(HandOverError::NotDelivered(protocol::MessageError::TooLarge.to_string()));
+            return Err(HandOverError::TooLarge { bytes: message.len(), most: protocol::MESSAGE_LIMIT });
         }
         let message = Bytes::from(message);
-        let output = self.ask::<Receipt>(&Command::HandOver.line(), message.clone()).await?;
+        let output = self.ask::<Receipt>(&Command::HandOver.line(), message.clone(), &self.message_sent).await?;
         if output.status != Some(NOT_FOUND) {
             return receipt_in(&output);
         }
+        // Nobody was there to take it.
+        self.message_sent.store(false, Ordering::Relaxed);
         let program = self.deliver_agent(agents).await?;
-        receipt_in(&self.ask::<Receipt>(&deliver_agent::call(&program, Command::HandOver), message).await?)
+        let command = deliver_agent::call(&program, Command::HandOver);
+        receipt_in(&self.ask::<Receipt>(&command, message, &self.message_sent).await?)
+    }
+
+    /// Whether an agent may have the job of a hand-over that is still under way. Never `false` when it has.
+    pub fn may_have_handed_over(&self) -> bool {
+        self.message_sent.load(Ordering::Relaxed)
     }
 
     /// What the agent of this task does; `None` where there is none, because no job was handed over yet or because the
     /// job removed it.
     pub async fn status(&self) -> Result<Option<AgentStatus>, StatusError> {
-        let mut output = self.ask::<AgentStatus>(&Command::Status.line(), Bytes::new()).await?;
+        let nothing = AtomicBool::new(false);
+        let mut output = self.ask::<AgentStatus>(&Command::Status.line(), Bytes::new(), &nothing).await?;
         if output.status == Some(NOT_FOUND) {
-            output = self.ask::<AgentStatus>(&deliver_agent::call_delivered(Command::Status), Bytes::new()).await?;
+            let command = deliver_agent::call_delivered(Command::Status);
+            output = self.ask::<AgentStatus>(&command, Bytes::new(), &nothing).await?;
         }
         match protocol::answer_in(&output.stdout) {
             Some(status) => Ok(Some(status)),
@@ -60,8 +76,14 @@ impl Connection {
         }
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, command: &str, message: Bytes) -> Result<Output, CallError> {
-        self.call(command, message, |stdout| protocol::answer_in::<T>(stdout).is_some()).await
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        command: &str,
+        message: Bytes,
+        sent: &AtomicBool,
+    ) -> Result<Output, CallError> {
+        let enough = |stdout: &[u8]| protocol::answer_in::<T>(stdout).is_some();
+        self.call_telling(command, message, enough, sent).await
     }
 }
 

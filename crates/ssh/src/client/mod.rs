@@ -1,5 +1,6 @@
 //! The end of the manager and of the driver: one connection to one task.
 
+mod caches;
 mod call;
 mod deliver_agent;
 mod hand_over;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::keys::{HostKey, TaskKey};
 use prompt_stream::PromptStream;
 
+pub use caches::RenewalError;
 pub use call::{CallError, Output};
 pub use deliver_agent::{AgentBinaries, BinaryError};
 pub use hand_over::{HandOverError, StatusError};
@@ -87,6 +89,8 @@ pub struct Connection {
     patience: Duration,
     /// Why the connection ended, once it has.
     ended: Arc<OnceLock<String>>,
+    /// Of the last hand-over, also of one under way.
+    message_sent: AtomicBool,
 }
 
 impl Connection {
@@ -155,9 +159,14 @@ impl Connection {
 
         let key = PrivateKeyWithHashAlg::new(target.key.private(), None);
         match session.authenticate_publickey(&target.user, key).await {
-            Ok(AuthResult::Success) => {
-                Ok(Self { session, host_key, agent_itself: agent_itself.load(Ordering::Relaxed), patience, ended })
-            }
+            Ok(AuthResult::Success) => Ok(Self {
+                session,
+                host_key,
+                agent_itself: agent_itself.load(Ordering::Relaxed),
+                patience,
+                ended,
+                message_sent: AtomicBool::new(false),
+            }),
             // russh reports a connection that is lost meanwhile as a refusal too.
             Ok(AuthResult::Failure { .. }) if session.is_closed() => {
                 Err(unreachable(target, &"the connection was closed during authentication"))

@@ -5,10 +5,14 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
+use super::log_format::KeyValue;
 use crate::config::LogFormat;
+use crate::metrics;
 
 /// Says everything of ours at `level` and only what is wrong of the libraries. `STAFFETTA_LOG` overrides it,
 /// in the syntax of tracing's `EnvFilter`.
@@ -34,12 +38,13 @@ fn start_with(writer: BoxMakeWriter, colours: bool, format: LogFormat, level: Le
         let ours = ["staffetta", "aws::fargate", "gitlab", "ssh"].map(|part| format!("{part}={level}")).join(",");
         EnvFilter::new(format!("warn,russh=error,aws_config=error,{ours}"))
     });
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
-    match format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Runner => log.with_ansi(colours).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Json => lines.event_format(KeyValue::Json).boxed(),
+        LogFormat::Text => lines.event_format(KeyValue::Text).boxed(),
+        LogFormat::Runner => lines.with_target(false).with_ansi(colours).boxed(),
+    };
+    Registry::default().with(lines).with(filter).with(metrics::log::Count).init();
 }
 
 /// For commands that show something else: the manager speaks only if `STAFFETTA_LOG` says so.

@@ -7,6 +7,7 @@ mod embedded;
 mod foreign_flags;
 mod list;
 mod local;
+mod log_format;
 mod logging;
 mod register;
 mod reset_token;

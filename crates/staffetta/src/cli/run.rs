@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use anyhow::Context;
 use clap::Args;
 use ssh::client::AgentBinaries;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,8 +12,9 @@ use tracing::{error, info, warn};
 
 use super::logging;
 use crate::config::reload::{self, Pass, Reload};
-use crate::config::{Remark, system_id};
+use crate::config::{self, Remark, system_id};
 use crate::manager::{Manager, Stop};
+use crate::metrics;
 
 /// Run the manager: ask GitLab for jobs and start a Fargate task for each
 #[derive(Debug, Args)]
@@ -33,6 +35,9 @@ pub struct Arguments {
     /// Folder with the agents that are sent into images without one [default: beside this program]
     #[arg(long, value_name = "DIR")]
     agents: Option<PathBuf>,
+    /// Where metrics are served, such as :9252 [default: listen_address of the configuration]
+    #[arg(long, env = "LISTEN_ADDRESS", value_name = "HOST:PORT", value_parser = config::listen_address)]
+    listen_address: Option<String>,
     #[command(flatten)]
     of_gitlab_runner: OfGitlabRunner,
 }
@@ -94,11 +99,24 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(folder) => AgentBinaries::in_directory(folder),
         None => AgentBinaries::beside_this_program()?,
     };
+    let configured = loaded.config.listen_address.clone();
+    let listen_address = arguments.listen_address.or_else(|| configured.clone());
+    let listener = match &listen_address {
+        Some(address) => {
+            let bound = metrics::http::bind(address).await;
+            Some(bound.with_context(|| format!("cannot serve metrics on {address} (listen_address)"))?)
+        }
+        None => None,
+    };
     let mut signals = Signals::listen()?;
     info!(config = %arguments.config.display(), runners = loaded.config.runners.len(), concurrent = loaded.config.concurrent, system_id = %system_id.id, "staffetta {} starts", job::VERSION);
     let manager = Manager::start(loaded.config, system_id.id, agents).await?;
+    if let Some(listener) = listener {
+        info!(address = %listener.local_addr()?, "metrics are served");
+        tokio::spawn(metrics::http::serve(listener, manager.metrics()));
+    }
     manager.renew_tokens_in(&arguments.config).await;
-    serve(&manager, &mut watched, &mut signals).await?;
+    serve(&manager, &mut watched, &mut signals, configured.as_deref()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -123,7 +141,12 @@ impl Signals {
 }
 
 /// Signals and the configuration file, until nothing is left to do.
-async fn serve(manager: &Manager, watched: &mut Reload, signals: &mut Signals) -> anyhow::Result<()> {
+async fn serve(
+    manager: &Manager,
+    watched: &mut Reload,
+    signals: &mut Signals,
+    listen_address: Option<&str>,
+) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(reload::INTERVAL);
     loop {
         let told = tokio::select! {
@@ -148,10 +171,14 @@ async fn serve(manager: &Manager, watched: &mut Reload, signals: &mut Signals) -
                 for mistake in &mistakes.0 {
                     error!("{mistake}");
                 }
+                manager.metrics().configuration_refused();
                 error!("the configuration is not taken; going on with the one before");
             }
             Pass::Changed(loaded) => {
                 tell(&loaded.warnings);
+                if loaded.config.listen_address.as_deref() != listen_address {
+                    warn!("a changed `listen_address` needs a restart");
+                }
                 match manager.reload(loaded.config).await {
                     Ok(()) => info!("configuration read again"),
                     Err(error) => error!(%error, "the configuration is not taken; going on with the one before"),

@@ -2,10 +2,7 @@
 
 /// At the top of the file.
 pub const GLOBAL_WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("connection_max_age", "the HTTP client renews its connections by itself"),
     ("experimental", "nothing experimental of GitLab's runner is offered"),
-    ("labels", "jobs are chosen by tags, which GitLab keeps"),
-    ("listen_address", "there is no metrics server"),
     ("machine", "every job has its own Fargate task"),
     ("sentry_dsn", "errors go to the log"),
     ("session_server", "there is no web terminal"),
@@ -22,7 +19,6 @@ pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("fargate", OTHER_EXECUTOR),
     ("instance", OTHER_EXECUTOR),
     ("kubernetes", OTHER_EXECUTOR),
-    ("labels", "jobs are chosen by tags, which GitLab keeps"),
     ("machine", OTHER_EXECUTOR),
     ("monitoring", "there is no metrics server"),
     ("parallels", OTHER_EXECUTOR),
@@ -81,7 +77,7 @@ pub const FEATURE_FLAGS: &[&str] = &[
     "FF_USE_LEGACY_BASH_EVAL",
     "FF_USE_LEGACY_GCS_CACHE_ADAPTER",
     "FF_USE_LEGACY_KUBERNETES_EXECUTION_STRATEGY",
-    "FF_USE_LEGACY_S",
+    "FF_USE_LEGACY_S3_CACHE_ADAPTER",
     "FF_USE_NATIVE_CONTAINER_STOP",
     "FF_USE_PARALLEL_ARTIFACT_TRANSFER",
     "FF_USE_PARALLEL_CACHE_TRANSFER",

@@ -7,6 +7,8 @@
 mod custom;
 pub mod ecs_toml;
 mod keys;
+mod labels;
+mod listen;
 pub mod owner;
 mod read;
 pub mod reload;
@@ -27,6 +29,7 @@ use jiff::Timestamp;
 use job::secret::SecretString;
 
 use ecs_toml::EcsToml;
+pub use listen::listen_address;
 pub use read::{Certificates, Loaded, load};
 pub use runner::expand;
 
@@ -40,6 +43,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How long a manager that stops waits for what it still has in hand.
     pub shutdown_timeout: Duration,
+    /// Where metrics are served, as HOST:PORT; an empty host is every address of the machine.
+    pub listen_address: Option<String>,
     /// In the order of the file, each with its own name and its own token.
     pub runners: Vec<Runner>,
 }
@@ -67,6 +72,8 @@ pub struct Runner {
     pub tls_ca_file: Option<PathBuf>,
     pub tls_cert_file: Option<PathBuf>,
     pub tls_key_file: Option<PathBuf>,
+    /// A connection to GitLab that is older is not used again; zero: none is too old. One value for the whole file.
+    pub connection_max_age: Duration,
     /// Jobs at once of this runner; none is no limit beside `concurrent`.
     pub limit: Option<NonZeroUsize>,
     /// Job requests under way at once, at least 1 (protocol 2.7).
@@ -106,6 +113,8 @@ pub struct Runner {
     /// Stronger than the variable of the same name in a job.
     pub feature_flags: BTreeMap<String, bool>,
     pub debug_trace_disabled: bool,
+    /// Told to GitLab with every request: those of the whole file, and over them those of the entry.
+    pub labels: BTreeMap<String, String>,
     pub fargate: FargateConfig,
     /// How long ECS may have no room for a task, and how long a task may then take until it lets us in.
     pub start_timeout: Duration,

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::runner::{host, runner};
 use super::section::{CONFIG_TOML, Report, Section};
-use super::{Config, LogFormat, Mistakes, Outside, Remark, Runner, ecs_toml, keys};
+use super::{Config, LogFormat, Mistakes, Outside, Remark, Runner, ecs_toml, keys, labels, listen};
 
 /// A file that can be used.
 #[derive(Debug)]
@@ -132,14 +132,19 @@ fn config(mut section: Section, outside: &Outside) -> Config {
     if concurrent.is_none() {
         section.missing("concurrent", "say how many jobs may run at once, such as `concurrent = 10`");
     }
-    let config = Config {
+    let labels = labels::labels(&mut section);
+    let mut config = Config {
         concurrent: concurrent.unwrap_or(1),
         check_interval: section.seconds("check_interval").unwrap_or(Duration::from_secs(3)),
         log_level: section.one_of("log_level", LOG_LEVELS).unwrap_or(tracing::Level::INFO),
         log_format: section.one_of("log_format", LOG_FORMATS).unwrap_or(LogFormat::Runner),
         shutdown_timeout: section.seconds("shutdown_timeout").unwrap_or(Duration::from_secs(30)),
+        listen_address: listen::listen_address_in(&mut section),
         runners: runners(&mut section, outside),
     };
+    let connection_max_age = section.duration("connection_max_age").unwrap_or(gitlab::CONNECTION_MAX_AGE);
+    config.runners.iter_mut().for_each(|runner| runner.connection_max_age = connection_max_age);
+    labels::spread(&mut section, labels, &mut config.runners);
     section.finish(keys::GLOBAL_WITHOUT_EFFECT);
     config
 }

@@ -10,7 +10,7 @@ use job::secret::SecretString;
 
 use super::ecs_toml::START_TIMEOUT;
 use super::section::{Found, Section};
-use super::{Outside, Runner, custom, keys};
+use super::{Outside, Runner, custom, keys, labels};
 
 pub fn runner(mut section: Section, outside: &Outside) -> Runner {
     let url = url(&mut section, outside);
@@ -36,6 +36,8 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
         tls_ca_file: section.path("tls-ca-file"),
         tls_cert_file,
         tls_key_file,
+        // Stands at the head of the file.
+        connection_max_age: gitlab::CONNECTION_MAX_AGE,
         limit: section.number("limit", "a whole number (0 is no limit)").and_then(NonZeroUsize::new),
         request_concurrency: section.at_least_one("request_concurrency").unwrap_or(1),
         strict_check_interval: section.flag("strict_check_interval").unwrap_or(false),
@@ -52,8 +54,8 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
         custom_build_dir: custom_build_dir(&mut section),
         safe_directory_checkout: section.flag("safe_directory_checkout").unwrap_or(true),
         clean_git_config: section.flag("clean_git_config"),
-        prepare_timeout: section.duration("prepare_timeout"),
-        get_sources_timeout: section.duration("get_sources_timeout"),
+        prepare_timeout: section.waiting_time("prepare_timeout"),
+        get_sources_timeout: section.waiting_time("get_sources_timeout"),
         artifact_upload_timeout,
         artifact_response_header_timeout,
         environment: environment_of_jobs(&mut section),
@@ -63,6 +65,7 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
         post_build_script: section.word("post_build_script"),
         feature_flags: feature_flags(&mut section),
         debug_trace_disabled: section.flag("debug_trace_disabled").unwrap_or(false),
+        labels: labels::labels(&mut section),
         fargate,
         start_timeout,
     };

@@ -259,24 +259,38 @@ impl<'r, 't> Section<'r, 't> {
 
     /// Every key of a table whose keys are free, and whose values are true or false.
     pub fn flags(&mut self, key: &'static str) -> Vec<(String, Found<bool>)> {
+        self.free_keys(key, "true or false", |value| value.as_bool())
+    }
+
+    /// The same with texts.
+    pub fn named_texts(&mut self, key: &'static str) -> Vec<(String, Found<String>)> {
+        self.free_keys(key, "a text in quotes", |value| value.as_str().map(str::to_owned))
+    }
+
+    fn free_keys<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        read: impl Fn(&DeValue) -> Option<T>,
+    ) -> Vec<(String, Found<T>)> {
         let Some((at, value)) = self.get(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
             let message = format!("`{0}` must be a table: write [{0}]", self.name_of(key));
             self.refuse(key, at, message);
             return Vec::new();
         };
-        let mut flags = Vec::new();
+        let mut found = Vec::new();
         for (name, value) in table {
             let at = name.span().start;
-            match value.get_ref().as_bool() {
-                Some(value) => flags.push((name.get_ref().to_string(), Found { value, at })),
+            match read(value.get_ref()) {
+                Some(value) => found.push((name.get_ref().to_string(), Found { value, at })),
                 None => {
                     let name = format!("{}.{}", self.name_of(key), name.get_ref());
-                    self.report.mistake(at, format!("`{name}` must be true or false{}", but_is(value.get_ref())));
+                    self.report.mistake(at, format!("`{name}` must be {wanted}{}", but_is(value.get_ref())));
                 }
             }
         }
-        flags
+        found
     }
 
     pub fn section(&mut self, key: &'static str) -> Option<Section<'_, 't>> {

@@ -102,8 +102,10 @@ fn every_key_of_the_example_is_read_and_every_key_that_is_read_stands_in_it() {
     read_into(&mut report, &text, &outside).unwrap();
     let mut in_example = BTreeSet::new();
     keys_of(DeTable::parse(&text).unwrap().get_ref(), "", &mut in_example);
-    // The names of the flags are free.
-    in_example.remove("runners.feature_flags.FF_TIMESTAMPS");
+    // The names of flags and labels are free.
+    for free in ["runners.feature_flags.FF_TIMESTAMPS", "labels.team", "runners.labels.network"] {
+        assert!(in_example.remove(free), "{free}");
+    }
     assert_eq!(report.asked, in_example);
 }
 
@@ -116,6 +118,11 @@ check_interval = 7
 log_level = "panic"
 log_format = "json"
 shutdown_timeout = 90
+listen_address = "localhost"
+connection_max_age = "5m"
+[labels]
+team = "of-the-file"
+site = "of-the-file"
 [[runners]]
 name = "prod"
 url = "http://[::1]:8080/gitlab"
@@ -143,6 +150,17 @@ post_get_sources_script = "s2"
 pre_build_script = "s3"
 post_build_script = "s4"
 debug_trace_disabled = true
+safe_directory_checkout = false
+clean_git_config = false
+prepare_timeout = "10m"
+get_sources_timeout = "11m"
+[runners.custom_build_dir]
+enabled = false
+[runners.artifact]
+upload_timeout = "12m"
+response_header_timeout = "13m"
+[runners.labels]
+site = "of-the-runner"
 [runners.feature_flags]
 FF_TIMESTAMPS = false
 [runners.fargate]
@@ -233,19 +251,58 @@ fn what_gitlab_knows_and_staffetta_does_not_do_is_a_warning() {
                       cache.s3 = {}\ncache.gcs = {}\n[runners.fargate]";
     assert_eq!(usable(&MINIMAL.replace("[runners.fargate]", registered)).warnings, []);
 
-    let without_effect = "clean_git_config = true\ncache.Type = \"s3\"\n\
+    let without_effect = "proxy_exec = true\n\
                           feature_flags.FF_TIMESTAMP = true\n[runners.docker]\nimage = \"a\"\n[runners.fargate]";
     let text = MINIMAL.replace("[runners.fargate]", without_effect);
-    let warnings =
-        usable(&format!("listen_address = \":9252\"\n{text}[session_server]\nsession_timeout = 1800\n")).warnings;
+    let warnings = usable(&format!(
+        "sentry_dsn = \"https://sentry.example.com\"\n{text}[session_server]\nsession_timeout = 1800\n"
+    ))
+    .warnings;
     let lines: Vec<_> = warnings.iter().map(Remark::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-config.toml:1: `listen_address` is understood but has no effect: there is no metrics server
-config.toml:8: `runners.clean_git_config` is understood but has no effect: every job has a fresh task
-config.toml:9: `runners.cache` is understood but has no effect: there is no cache: jobs that ask for one run without it
-config.toml:10: FF_TIMESTAMP is not a feature flag of GitLab's runner; did you mean FF_TIMESTAMPS?
-config.toml:11: `runners.docker` is understood but has no effect: it belongs to another executor than this entry's
-config.toml:18: `session_server` is understood but has no effect: there is no web terminal"#);
+config.toml:1: `sentry_dsn` is understood but has no effect: errors go to the log
+config.toml:8: `runners.proxy_exec` is understood but has no effect: the agent masks the whole log
+config.toml:9: FF_TIMESTAMP is not a feature flag of GitLab's runner; did you mean FF_TIMESTAMPS?
+config.toml:10: `runners.docker` is understood but has no effect: it belongs to another executor than this entry's
+config.toml:17: `session_server` is understood but has no effect: there is no web terminal"#);
+}
+
+#[test]
+fn labels_of_a_runner_stand_over_those_of_the_file_and_are_what_gitlab_takes() {
+    let with = |global: &str, own: &str| {
+        let text = MINIMAL.replace("concurrent = 2\n", &format!("concurrent = 2\n[labels]\n{global}\n"));
+        text.replace("executor", &format!("labels = {{ {own} }}\nexecutor"))
+    };
+    let runner = usable(&with("team = \"a\"\nsite = \"one\"", "site = \"two\"")).config.runners.remove(0);
+    let labels: Vec<_> = runner.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(labels, ["site=two", "team=a"]);
+
+    let many: String = (0..30).map(|number| format!("label{number} = \"x\"\n")).collect();
+    usable(&with(&many, "other1 = \"x\", other2 = \"x\""));
+    let told = mistakes(&with(&many, "other1 = \"x\", other2 = \"x\", other3 = \"x\""));
+    assert!(told.contains("runner \"dev\" has 33 labels, and GitLab takes 32"), "{told}");
+    let told = mistakes(&with("a = \"x\"\nsite = \"two words\"", "deep = 7"));
+    insta::assert_snapshot!(told, @r#"
+config.toml:3: `labels.a` is not the name of a label: 3 to 65 letters, digits, `.`, `_` or `-`, and neither `.` nor `-` first
+config.toml:4: `labels.site` must be 1 to 256 letters, digits, `.`, `_` or `-`
+config.toml:9: `runners.labels.deep` must be a text in quotes; it is 7"#);
+}
+
+#[test]
+fn where_metrics_are_served() {
+    let address = |text: &str| usable(&format!("listen_address = {text}\n{MINIMAL}")).config.listen_address;
+    assert_eq!(address("\":9100\"").as_deref(), Some(":9100"));
+    assert_eq!(address("\"\""), None);
+    let told = mistakes(&format!("listen_address = \"http://localhost\"\n{MINIMAL}"));
+    assert!(told.starts_with("config.toml:1: `listen_address` "), "{told}");
+}
+
+#[test]
+fn connections_grow_fifteen_minutes_old_unless_the_file_says_otherwise() {
+    let age = |line: &str| usable(&format!("{line}\n{MINIMAL}")).config.runners[0].connection_max_age;
+    assert_eq!(age(""), Duration::from_secs(900));
+    assert_eq!(age("connection_max_age = \"30s\""), Duration::from_secs(30));
+    assert_eq!(age("connection_max_age = \"0s\""), Duration::ZERO, "0 is no limit");
 }
 
 #[test]

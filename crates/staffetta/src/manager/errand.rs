@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gitlab::{AssignedJob, Signal};
+use job::hand_over::ResolvedSecret;
 use job::outcome::{Decision, Outcome};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use super::Shared;
 use super::job_log::JobLog;
 use super::runner::Runner;
 use super::stop::{self, Stop};
+use crate::metrics::JobEntry;
 
 /// After the job's own time-out the agent may still need this long to report; then its task is stopped.
 pub const GRACE: Duration = Duration::from_secs(10 * 60);
@@ -38,11 +40,18 @@ pub struct Interrupts {
     pub gone: CancellationToken,
     pub deadline: Instant,
     pub timeout_seconds: u64,
+    /// `prepare_timeout`: by when the agent must have the job, and how long that was to take.
+    pub prepare: Option<(Instant, Duration)>,
 }
 
 impl Interrupts {
     pub async fn next(&mut self) -> End {
-        let timed_out = format!("execution took longer than {}s seconds", self.timeout_seconds);
+        let (end, timed_out) = match self.prepare {
+            Some((end, timeout)) if end < self.deadline => {
+                (end, format!("prepare timeout: exceeded timeout of {}s", timeout.as_secs()))
+            }
+            _ => (self.deadline, format!("execution took longer than {}s seconds", self.timeout_seconds)),
+        };
         tokio::select! {
             signal = self.signal.wait_for(|signal| *signal >= Signal::Cancel) => match signal.map(|signal| *signal) {
                 Ok(Signal::Abort) => End::Aborted,
@@ -58,7 +67,7 @@ impl Interrupts {
                     Outcome::system("the manager was told to stop before the job's task was ready").into()
                 }
             },
-            () = tokio::time::sleep_until(self.deadline.into()) => {
+            () = tokio::time::sleep_until(end.into()) => {
                 Outcome::Decided(Decision::TimedOut { message: timed_out }).into()
             }
         }
@@ -71,7 +80,22 @@ pub struct Errand<'a> {
     pub runner: &'a Arc<Runner>,
     pub assigned: &'a AssignedJob,
     pub numbers: (u32, u32),
-    pub received_at: Instant,
+    /// Its place among the jobs that are counted.
+    pub entry: JobEntry,
+    /// When the job's time-out began to count.
+    pub started_at: Instant,
     pub log: JobLog,
     pub interrupts: Interrupts,
+    /// What the job's `secrets` are, once they are known.
+    pub secrets: Vec<ResolvedSecret>,
+}
+
+impl Errand<'_> {
+    /// The job's time-outs count from now on (protocol 7.1).
+    pub fn start_clock(&mut self) {
+        self.started_at = Instant::now();
+        self.interrupts.deadline = self.started_at + Duration::from_secs(self.interrupts.timeout_seconds);
+        self.interrupts.prepare =
+            self.runner.settings.prepare_timeout.map(|timeout| (self.started_at + timeout, timeout));
+    }
 }

@@ -1,8 +1,9 @@
 //! Hand over: one connection, one message; from the receipt on the job is the agent's.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use aws::fargate::Explanation;
+use aws::fargate::{Explanation, Task, explain};
 use job::hand_over::{HandOver, Receipt, VERSION};
 use job::outcome::{Outcome, SystemFailure};
 use ssh::client::{Connection, HandOverError};
@@ -56,7 +57,21 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     let (mut may_be_over, mut had_no_receipt) = (false, false);
     let mut interruption;
     loop {
-        let answer = connection.hand_over(&message, &errand.shared.agents).await;
+        let answer = match exchange(errand, launched, &connection, &message, may_be_over).await {
+            Exchanged::Answer(answer) => answer,
+            Exchanged::TaskEnded(task) if connection.may_have_handed_over() || may_be_over => {
+                warn!(%job, task = %task.arn.id(), "the task ended while the job was handed over");
+                return Ok(over);
+            }
+            Exchanged::TaskEnded(task) => {
+                errand.log.reopen(message.trace);
+                return Ok(Handed::NotStarted(explain(&task)));
+            }
+            Exchanged::Interrupted(end) => {
+                errand.log.reopen(message.trace);
+                return Err(end);
+            }
+        };
         match next(answer, job) {
             Next::Over => return Ok(over),
             Next::Fail(outcome) if !may_be_over => {
@@ -100,6 +115,54 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     }
 }
 
+/// What one try came to.
+enum Exchanged {
+    Answer(Result<Receipt, HandOverError>),
+    TaskEnded(Task),
+    /// No agent has the job.
+    Interrupted(End),
+}
+
+/// One try, which the end of the task and of the job end too. From the moment when an agent may have the job only its
+/// receipt counts: the job is no longer the manager's to end, and the agent hears of a cancel by itself.
+async fn exchange(
+    errand: &mut Errand<'_>,
+    launched: &Launched,
+    connection: &Connection,
+    message: &HandOver,
+    may_be_over: bool,
+) -> Exchanged {
+    let Errand { shared, runner, interrupts, .. } = errand;
+    let mut task = runner.fargate.watch(&launched.task);
+    let mut answer = pin!(connection.hand_over(message, &shared.agents));
+    let mut interrupted = None;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return match interrupted {
+                Some(end) if is_still_ours(&answer) => Exchanged::Interrupted(end),
+                _ => Exchanged::Answer(answer),
+            },
+            Ok(ending) = task.wait_for(Task::is_ending) => return Exchanged::TaskEnded(ending.clone()),
+            end = interrupts.next(), if !may_be_over && interrupted.is_none() => {
+                if !connection.may_have_handed_over() {
+                    return Exchanged::Interrupted(end);
+                }
+                interrupted = Some(end);
+            }
+        }
+    }
+}
+
+/// Whether it is certain that no agent has the job.
+fn is_still_ours(answer: &Result<Receipt, HandOverError>) -> bool {
+    match answer {
+        Ok(Receipt::Accepted | Receipt::Busy { .. }) => false,
+        Ok(Receipt::Refused { .. }) => true,
+        Err(HandOverError::TooLarge { .. } | HandOverError::NotDelivered(_) | HandOverError::NoAgent(_)) => true,
+        Err(HandOverError::Unknown(_) | HandOverError::NoReceipt(_)) => false,
+    }
+}
+
 fn next(answer: Result<Receipt, HandOverError>, job: job::ids::JobId) -> Next {
     let fail = |failure, message: String| Next::Fail(Outcome::SystemFailed { failure, message });
     match answer {
@@ -108,6 +171,10 @@ fn next(answer: Result<Receipt, HandOverError>, job: job::ids::JobId) -> Next {
         Ok(Receipt::Busy { job: had }) if had == job => Next::Over,
         Ok(Receipt::Busy { job: had }) => fail(SystemFailure::Runner, format!("the task runs job {had} already")),
         Ok(Receipt::Refused { reason }) => fail(SystemFailure::Runner, format!("the agent refused the job: {reason}")),
+        Err(error @ HandOverError::TooLarge { .. }) => fail(
+            SystemFailure::Configuration,
+            format!("{error}. Make its variables smaller, above all those of the type file"),
+        ),
         Err(HandOverError::NotDelivered(reason)) => Next::Again { may_be_over: false, reason },
         Err(HandOverError::Unknown(reason)) => Next::Again { may_be_over: true, reason },
         Err(HandOverError::NoReceipt(reason)) => Next::NoReceipt { reason },
@@ -148,8 +215,9 @@ async fn message(errand: &mut Errand<'_>) -> HandOver {
         gitlab: errand.runner.gitlab_access(errand.assigned),
         runner: errand.runner.for_hand_over(&errand.shared.system_id, errand.numbers),
         trace: errand.log.hand_over().await,
-        secrets: Vec::new(),
-        elapsed_seconds: errand.received_at.elapsed().as_secs_f64(),
+        secrets: errand.secrets.clone(),
+        caches: None,
+        elapsed_seconds: errand.started_at.elapsed().as_secs_f64(),
     }
 }
 
@@ -166,6 +234,17 @@ mod tests {
         assert_eq!(next(lost, JobId(7)), Next::Again { may_be_over: true, reason: "closed".into() });
         let never_sent = Err(HandOverError::NotDelivered("closed".into()));
         assert_eq!(next(never_sent, JobId(7)), Next::Again { may_be_over: false, reason: "closed".into() });
+    }
+
+    #[test]
+    fn a_job_that_is_too_large_fails_at_once_and_says_why() {
+        let Next::Fail(Outcome::SystemFailed { failure, message }) =
+            next(Err(HandOverError::TooLarge { bytes: 33_554_433, most: 33_554_432 }), JobId(7))
+        else {
+            panic!("tried again")
+        };
+        assert_eq!(failure, SystemFailure::Configuration);
+        assert!(message.contains("33554433 bytes") && message.contains("variables"), "{message}");
     }
 
     #[test]

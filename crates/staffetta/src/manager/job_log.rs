@@ -3,16 +3,14 @@
 use std::time::SystemTime;
 
 use gitlab::{AssignedJob, Client, JobAccess, JobTrace, ReportError, Reported};
-use job::hand_over::TraceSoFar;
+use job::flags::Flags;
+use job::hand_over::{ResolvedSecret, TraceSoFar};
 use job::ids::SystemId;
 use job::outcome::Outcome;
 use job::trace::{Stream, TraceSettings, line};
 use job::variables::{Variables, parse_bool};
 
 use super::runner::Runner;
-
-/// The section that GitLab's runner uses for the same time of a job's life (protocol 4.9).
-const SECTION: &str = "prepare_executor";
 
 /// The log of one job until the agent takes it over.
 pub struct JobLog {
@@ -24,22 +22,28 @@ pub struct JobLog {
     known_failure_reasons: Vec<String>,
     final_update_retries: u32,
     sections: bool,
-    open: bool,
+    /// The section that is open.
+    section: Option<&'static str>,
 }
 
 /// What the job's trace looks like: the same for the manager's lines and, later, for the agent's.
-fn trace_settings(runner: &Runner, assigned: &AssignedJob, system_id: &SystemId) -> TraceSettings {
+fn trace_settings(
+    runner: &Runner,
+    assigned: &AssignedJob,
+    system_id: &SystemId,
+    secrets: &[ResolvedSecret],
+) -> TraceSettings {
     let (settings, payload) = (runner.for_hand_over(system_id, (0, 0)), &assigned.received.payload);
-    Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &[]).trace_settings(payload, &settings)
+    Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), secrets).trace_settings(payload, &settings)
 }
 
 impl JobLog {
     /// Starts the trace of a job that has none yet.
     pub fn open(runner: &Runner, access: &JobAccess, assigned: &AssignedJob, system_id: &SystemId) -> Self {
         let (client, payload) = (runner.client.clone(), &assigned.received.payload);
-        let settings = trace_settings(runner, assigned, system_id);
-        let debug = payload.variable("CI_DEBUG_TRACE").is_some_and(|on| parse_bool(on) == Some(true))
-            && !runner.settings.debug_trace_disabled;
+        let settings = trace_settings(runner, assigned, system_id, &[]);
+        let on = |key| payload.variable(key).is_some_and(|on| parse_bool(on) == Some(true));
+        let debug = (on("CI_DEBUG_TRACE") || on("CI_DEBUG_SERVICES")) && !runner.settings.debug_trace_disabled;
         let trace = JobTrace::start(client.clone(), access.clone(), &settings, TraceSoFar::default(), debug);
         let log = Self {
             trace,
@@ -50,13 +54,29 @@ impl JobLog {
             known_failure_reasons: payload.features.failure_reasons.clone(),
             final_update_retries: runner.settings.job_status_final_update_retry_limit,
             sections: payload.features.trace_sections,
-            open: true,
+            section: None,
         };
         log.say(&format!("Running with {} {}", job::PRODUCT, job::VERSION));
         log.say(&format!("  on {} {}, system ID: {system_id}", runner.settings.name, runner.short_token));
-        log.marker(|now| line::section_start(SECTION, now, &[]));
-        log.trace.line(&line::title("Preparing the \"fargate\" executor"));
+        let flags = Flags::resolve(payload, &runner.for_hand_over(system_id, (0, 0))).unusual();
+        if !flags.is_empty() {
+            log.say(&format!("  feature flags: {flags}"));
+        }
         log
+    }
+
+    /// Masks what the job's secrets turned out to be, too.
+    pub fn mask(&mut self, runner: &Runner, assigned: &AssignedJob, system_id: &SystemId, secrets: &[ResolvedSecret]) {
+        self.settings = trace_settings(runner, assigned, system_id, secrets);
+        self.trace.follow(&self.settings);
+    }
+
+    /// Begins a section (protocol 4.9) and ends the one before it.
+    pub fn section(&mut self, name: &'static str, title: &str) {
+        self.close_section();
+        self.section = Some(name);
+        self.marker(|now| line::section_start(name, now, &[]));
+        self.trace.line(&line::title(title));
     }
 
     pub fn say(&self, text: &str) {
@@ -99,8 +119,8 @@ impl JobLog {
     }
 
     fn close_section(&mut self) {
-        if std::mem::take(&mut self.open) {
-            self.marker(|now| line::section_end(SECTION, now));
+        if let Some(name) = self.section.take() {
+            self.marker(|now| line::section_end(name, now));
         }
     }
 

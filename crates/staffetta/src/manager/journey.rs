@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use aws::fargate::Task;
 use gitlab::{AssignedJob, JobAccess, JobState, JobUpdate, Signal, UpdateResult};
+use job::admission;
+use job::flags::Flags;
+use job::hand_over::RunnerSettings;
 use job::ids::TaskArn;
-use job::outcome::{Outcome, SystemFailure};
-use job::payload::Payload;
+use job::outcome::Outcome;
 use job::trace::TraceSettings;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -19,50 +21,82 @@ use super::job_log::JobLog;
 use super::runner::Runner;
 use super::slots::Slot;
 use super::supervise::{Supervised, Visit};
-use super::{finish, hand_over, launch};
+use super::{finish, hand_over, launch, secrets};
+use crate::metrics::Phase;
 
 /// How often a task that never got as far as the script is replaced by a new one (design, decision 11).
 const LAUNCHES: u32 = 3;
 
 /// Walks one job. Every way out stops the task that it started, or leaves it to its agent.
-pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, assigned: AssignedJob) {
-    let received_at = Instant::now();
+pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut assigned: AssignedJob) {
+    let started_at = Instant::now();
+    let admitted = admit(&mut assigned, &runner.for_hand_over(&shared.system_id, (0, 0)));
     let payload = &assigned.received.payload;
     let held = runner.state.hold(payload.id);
+    let entry = runner.metrics.received(payload, false);
     let access = JobAccess { id: payload.id, token: payload.token.clone() };
     let log = JobLog::open(&runner, &access, &assigned, &shared.system_id);
     let gone = CancellationToken::new();
-    shared.start_job(say_running(runner.clone(), access.clone(), gone.clone()));
+    if admitted.is_ok() {
+        shared.start_job(say_running(runner.clone(), access.clone(), gone.clone()));
+    }
     let timeout = Duration::from_secs(payload.timeout_seconds());
     let interrupts = Interrupts {
         signal: log.signal(),
         stop: shared.stop.subscribe(),
         gone,
-        deadline: received_at + timeout,
+        deadline: started_at + timeout,
         timeout_seconds: payload.timeout_seconds(),
+        prepare: None,
     };
-    let settings = log.settings().clone();
     let numbers = slot.number(payload.job_info.project_id);
-    let mut errand =
-        Errand { shared: &shared, runner: &runner, assigned: &assigned, numbers, received_at, log, interrupts };
+    let mut errand = Errand {
+        shared: &shared,
+        runner: &runner,
+        assigned: &assigned,
+        numbers,
+        entry,
+        started_at,
+        log,
+        interrupts,
+        secrets: Vec::new(),
+    };
     let mut task = None;
-    match reach_agent(&mut errand, &mut task).await {
+    let reached = match admitted {
+        Ok(()) => reach_agent(&mut errand, &mut task).await,
+        Err(outcome) => Err(outcome.into()),
+    };
+    match reached {
         Ok((task, visit)) => {
             info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
             let known = payload.features.failure_reasons.clone();
+            let (settings, deadline) = (errand.log.settings().clone(), errand.started_at + timeout + GRACE);
+            let entry = errand.entry;
+            entry.enters(Phase::Agent);
             // A job of hours needs no more than its name: payload and log are the agent's now.
-            drop(errand);
+            drop(errand.log);
             drop(assigned);
-            let deadline = received_at + timeout + GRACE;
             let supervised =
                 Supervised { runner: runner.clone(), access, task, settings, known, deadline, visit, ours: true };
-            shared.supervise(supervised, (held, Some(slot)));
+            shared.supervise(supervised, (held, entry, Some(slot)));
         }
         Err(end) => {
+            if let End::Report(outcome) = &end {
+                runner.metrics.reported(outcome);
+            }
             give_up(errand.log, &runner, &access, task, end).await;
-            drop((held, slot));
+            drop((held, errand.entry, slot));
         }
     }
+}
+
+/// Makes the job what it is to be run as. One that must not be run is not called running either (protocol 2.9).
+fn admit(assigned: &mut AssignedJob, settings: &RunnerSettings) -> Result<(), Outcome> {
+    let flags = Flags::resolve(&assigned.received.payload, settings);
+    if let Some(rewritten) = admission::admit(&assigned.received, &flags)? {
+        assigned.received = rewritten;
+    }
+    Ok(())
 }
 
 /// GitLab learns at once that the job runs (protocol 2.9); the launch does not wait for its answer.
@@ -76,7 +110,9 @@ async fn say_running(runner: Arc<Runner>, access: JobAccess, gone: CancellationT
 
 /// Launches until a task takes the job. `task` holds the ARN of a task that may need stopping.
 async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Result<(Task, Option<Visit>), End> {
-    refuse(&errand.assigned.received.payload)?;
+    secrets::resolve(errand).await?;
+    errand.start_clock();
+    errand.log.section("prepare_executor", "Preparing the \"fargate\" executor");
     for attempt in 1..=LAUNCHES {
         let launched = launch::start(errand, attempt).await?;
         *task = Some(launched.task.arn.clone());
@@ -96,19 +132,6 @@ async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Res
         errand.log.warn(&format!("{reason} Starting another task ({} of {LAUNCHES}).", attempt + 1));
     }
     Err(Outcome::system("no task could be started").into())
-}
-
-/// A job that needs what we do not do is failed by name before a task is paid for.
-fn refuse(payload: &Payload) -> Result<(), End> {
-    let message = if !payload.secrets.is_empty() {
-        let names: Vec<_> = payload.secrets.keys().map(String::as_str).collect();
-        format!("the job needs secrets ({}), which this runner cannot fetch yet", names.join(", "))
-    } else if payload.run.as_ref().is_some_and(|run| !run.is_null()) {
-        "the job uses `run:` (GitLab Functions), which this runner cannot do; use `script:`".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(Outcome::SystemFailed { failure: SystemFailure::Configuration, message }.into())
 }
 
 /// The task is stopped and GitLab told at the same time: neither may wait for the other's retries.

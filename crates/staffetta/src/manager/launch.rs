@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::errand::{End, Errand, GRACE};
 use super::finish;
 use super::runner::Runner;
+use crate::metrics::Phase;
 
 /// A task that ECS has accepted.
 pub struct Launched {
@@ -30,8 +31,9 @@ pub struct Launched {
 
 /// Starts a task for the job, or says why not. Retries that only need time are ECS's client's.
 pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, End> {
-    let Errand { shared, runner, assigned, numbers, log, interrupts, .. } = errand;
+    let Errand { shared, runner, assigned, numbers, log, interrupts, entry, .. } = errand;
     let at = Instant::now();
+    entry.enters(Phase::RunTask);
     let _waiting = shared.wait_for_ecs();
     let nonce = Nonce::random();
     let payload = &assigned.received.payload;
@@ -67,6 +69,7 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
             ran = &mut running => return match ran {
                 Ok(Ok(task)) => {
                     log.phase("RunTask accepted", at.elapsed().as_secs_f64());
+                    entry.enters(Phase::Start);
                     Ok(Launched { task, nonce, at })
                 }
                 Ok(Err(error)) => Err(refused(&error).into()),

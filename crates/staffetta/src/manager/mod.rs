@@ -13,6 +13,7 @@ mod poll;
 mod reap;
 mod rotate;
 mod runner;
+mod secrets;
 mod slots;
 mod stop;
 mod supervise;
@@ -33,6 +34,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::metrics::{JobEntry, Metrics};
+use crate::secrets::Servers;
 use rotate::Former;
 use runner::{Held, Runner, RunnerState};
 use slots::{Slot, Slots};
@@ -77,9 +80,12 @@ pub struct Shared {
     reap_now: Notify,
     slots: Arc<Slots>,
     regions: Regions,
+    metrics: Arc<Metrics>,
     stop: tokio::sync::watch::Sender<Stop>,
     system_id: SystemId,
     agents: AgentBinaries,
+    /// Of the secrets that jobs ask for.
+    secret_servers: Servers,
     /// Jobs whose RunTask is not answered yet.
     waiting: AtomicUsize,
     /// Jobs that are not handed over yet, and the few short tasks that must end before the process may.
@@ -110,7 +116,7 @@ impl Shared {
     }
 
     /// The slot is taken and the job held until its task has ended and GitLab knows it.
-    fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, Option<Slot>)) {
+    fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, JobEntry, Option<Slot>)) {
         let shared = self.clone();
         self.supervised.spawn(async move {
             let mut stop = shared.stop.subscribe();
@@ -143,10 +149,12 @@ impl Manager {
     /// Starts to ask for jobs. Fails only on settings that cannot work; an unreachable GitLab or AWS is waited out.
     pub async fn start(config: Config, system_id: SystemId, agents: AgentBinaries) -> anyhow::Result<Self> {
         let regions = Regions::default();
+        let metrics = Arc::new(Metrics::new(system_id.clone(), regions.clone()));
         let mut runners = Vec::new();
         for settings in &config.runners {
-            runners.push(Arc::new(Runner::connect(settings.clone(), &regions, Arc::default()).await?));
+            runners.push(Arc::new(Runner::connect(settings.clone(), &regions, &metrics, Arc::default()).await?));
         }
+        metrics.configured(&config);
         let shared = Arc::new(Shared {
             config: Mutex::new(Arc::new(config)),
             runners: Mutex::new(runners.clone()),
@@ -157,9 +165,11 @@ impl Manager {
             reap_now: Notify::new(),
             slots: Arc::default(),
             regions,
+            metrics,
             stop: tokio::sync::watch::Sender::new(Stop::No),
             system_id,
             agents,
+            secret_servers: Servers::new()?,
             waiting: AtomicUsize::new(0),
             jobs: TaskTracker::new(),
             supervised: TaskTracker::new(),
@@ -182,9 +192,12 @@ impl Manager {
                 |runner: &&Arc<Runner>| runner.has_identity_of(settings) || rotate::is_renewal(runner, settings, &old);
             let known = before.iter().find(is_known);
             let state = known.map_or_else(Arc::<RunnerState>::default, |runner| runner.state.clone());
-            runners.push(Arc::new(Runner::connect(settings.clone(), &self.shared.regions, state).await?));
+            let connected = Runner::connect(settings.clone(), &self.shared.regions, &self.shared.metrics, state);
+            runners.push(Arc::new(connected.await?));
         }
-        let former = rotate::former(self.shared.config_file.get(), old, &runners, &self.shared.regions).await;
+        let Shared { regions, metrics, .. } = &*self.shared;
+        let former = rotate::former(self.shared.config_file.get(), old, &runners, regions, metrics).await;
+        metrics.configured(&config);
         *lock(&self.shared.former) = former;
         *lock(&self.shared.runners) = runners.clone();
         *lock(&self.shared.config) = Arc::new(config);
@@ -204,7 +217,8 @@ impl Manager {
         let config_file = self.shared.config_file.get_or_init(|| config_file.to_owned());
         let runners = lock(&self.shared.runners).clone();
         let old = rotate::old_tokens_beside(Some(config_file));
-        let former = rotate::former(Some(config_file), old, &runners, &self.shared.regions).await;
+        let Shared { regions, metrics, .. } = &*self.shared;
+        let former = rotate::former(Some(config_file), old, &runners, regions, metrics).await;
         *lock(&self.shared.former) = former;
         // The first pass may have been without these.
         self.shared.reap_now.notify_one();
@@ -216,14 +230,21 @@ impl Manager {
         self.shared.renewed.notified().await;
     }
 
+    /// What is counted, for [`crate::metrics::http::serve`].
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.shared.metrics.clone()
+    }
+
     /// SIGTERM and SIGINT: leave, and on the second call cancel.
     pub fn terminate(&self) {
+        self.shared.metrics.stopping();
         let by = Instant::now() + lock(&self.shared.config).shutdown_timeout;
         self.shared.stop.send_modify(|stop| *stop = stop.on_terminate(by));
     }
 
     /// SIGQUIT: drain.
     pub fn quit(&self) {
+        self.shared.metrics.stopping();
         self.shared.stop.send_modify(|stop| *stop = stop.on_quit());
     }
 
@@ -351,7 +372,8 @@ async fn reap_one(shared: &Arc<Shared>, runner: &Arc<Runner>) -> Option<usize> {
                 let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
                 let supervised =
                     journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, visit, ours);
-                shared.supervise(supervised, (held, slot));
+                let entry = runner.metrics.took_up().is_with_its_agent();
+                shared.supervise(supervised, (held, entry, slot));
             }
         }
     }

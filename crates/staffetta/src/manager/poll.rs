@@ -104,6 +104,10 @@ pub async fn run(shared: Arc<Shared>, runner: Arc<Runner>) {
             healthy: health.may_ask(now),
             not_before,
         };
+        runner.metrics.may_ask(&adaptive);
+        if !observed.healthy {
+            runner.metrics.rests();
+        }
         let freed = shared.slots.freed();
         let until = match plan(&observed, shared.check_interval(), now) {
             Plan::End => return,
@@ -162,6 +166,7 @@ async fn ask(shared: Arc<Shared>, runner: Arc<Runner>, slot: Slot) -> Finding {
     let long = may_poll_long(shared.concurrent(), shared.jobs.len() + shared.supervised.len(), shared.runner_count());
     let cursor = if long { runner.state.cursor() } else { None };
     let started = Instant::now();
+    let asking = runner.metrics.asks();
     let reply = runner
         .client
         .request_job(&JobRequest {
@@ -170,6 +175,7 @@ async fn ask(shared: Arc<Shared>, runner: Arc<Runner>, slot: Slot) -> Finding {
             last_update: cursor.as_deref(),
         })
         .await;
+    drop(asking);
     runner.state.set_cursor(reply.last_update);
     let mut finding = Finding {
         job: false,
@@ -190,12 +196,14 @@ async fn ask(shared: Arc<Shared>, runner: Arc<Runner>, slot: Slot) -> Finding {
         }
         JobAnswer::Unusable(unusable) => {
             error!(runner = %name, job = ?unusable.id, error = %unusable, "failing a job that cannot be read");
+            runner.metrics.unreadable();
             shared.start_job(finish::fail_unusable(runner.clone(), unusable));
         }
         JobAnswer::None => debug!(runner = %name, "no job"),
         JobAnswer::Forbidden if runner.retired.is_cancelled() => debug!(runner = %name, "asked with an old token"),
         JobAnswer::Forbidden => {
             finding.healthy = false;
+            runner.metrics.refused();
             error!(runner = %name, "GitLab refuses the runner's token: it was removed or reset; register it again");
         }
         JobAnswer::Unavailable { reason, retry_after } => {

@@ -76,7 +76,7 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
     match &task.status {
         // In a user's image job code may answer in the agent's place: it may speak for its own job only.
         Some(AgentStatus::Running { job, .. }) if Some(*job) != task.job => None,
-        Some(AgentStatus::Running { job, token, remaining_seconds }) => Some(Action::Adopt {
+        Some(AgentStatus::Running { job, token, remaining_seconds, .. }) => Some(Action::Adopt {
             task: Box::new(task.task.clone()),
             job: *job,
             token: token.clone(),
@@ -200,7 +200,8 @@ mod tests {
     }
 
     fn running() -> AgentStatus {
-        AgentStatus::Running { job: JobId(1), token: "t".to_owned().into(), remaining_seconds: 60 }
+        let token = "t".to_owned().into();
+        AgentStatus::Running { job: JobId(1), token, remaining_seconds: 60, cache_renewal: None }
     }
 
     #[test]
@@ -222,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_task_cannot_lengthen_its_own_deadline() {
-        let status = AgentStatus::Running { job: JobId(1), token: "t".to_owned().into(), remaining_seconds: u64::MAX };
+        let token = "t".to_owned().into();
+        let status = AgentStatus::Running { job: JobId(1), token, remaining_seconds: u64::MAX, cache_renewal: None };
         let Some(Action::Adopt { remaining, .. }) = decided(seen(Some(status)), &[]) else { panic!("not adopted") };
         assert_eq!(remaining, HOUR);
     }

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 use super::runner::Runner;
 use super::{LAST_REPORTS, Shared, lock};
 use crate::config;
+use crate::metrics::Metrics;
 use crate::registration::entries::{self, Entry, Given, Gone, replace_token};
 use crate::registration::new_version::NewVersion;
 use crate::registration::old_tokens::{self, OldToken};
@@ -151,6 +152,7 @@ async fn one(shared: &Arc<Shared>, runner: &Runner, config_file: &Path) -> Rest 
             Rest::after_renewal()
         }
         Err(Failure::Unwritten { given, aside, error }) => {
+            shared.metrics.configuration_saved(false);
             error!(runner = %name, error = %format!("{error:#}"), also_in = ?aside, "GitLab renewed the runner's token, and it cannot be written; trying again");
             // Beside this loop: the tokens of the other runners are not to expire meanwhile.
             shared.start_job(write_again(shared.clone(), config_file.to_owned(), entry, *given, aside));
@@ -170,6 +172,7 @@ async fn one(shared: &Arc<Shared>, runner: &Runner, config_file: &Path) -> Rest 
 fn take_up(shared: &Shared, entry: &Entry, given: &Given) {
     let new = ShortToken::of(given.token.expose_secret());
     info!(runner = %entry.name, old = %entry.short_token(), %new, expires_at = ?given.expires_at, "renewed the runner's token");
+    shared.metrics.configuration_saved(true);
     shared.renewed.notify_one();
 }
 
@@ -227,6 +230,7 @@ pub async fn former(
     old: Vec<OldToken>,
     runners: &[Arc<Runner>],
     regions: &Regions,
+    metrics: &Metrics,
 ) -> Vec<Arc<Former>> {
     let mut former = Vec::new();
     for OldToken { runner: name, token, replaced_at } in old {
@@ -242,7 +246,7 @@ pub async fn former(
             continue;
         }
         let settings = config::Runner { token, ..now.settings.clone() };
-        match Runner::connect(settings, regions, now.state.clone()).await {
+        match Runner::connect(settings, regions, metrics, now.state.clone()).await {
             Ok(runner) => former.push(Arc::new(Former { runner: Arc::new(runner), replaced_at })),
             Err(error) => error!(runner = %name, %error, "cannot look for the tasks of an old token"),
         }

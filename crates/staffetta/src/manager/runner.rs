@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use super::slots::RunnerSlots;
 use crate::config;
+use crate::metrics::{Metrics, RunnerMetrics};
 
 /// What GitLab shows as the executor of a runner.
 const EXECUTOR: &str = "fargate";
@@ -28,6 +29,7 @@ pub struct Runner {
     pub started_by: String,
     pub client: Client,
     pub fargate: Fargate,
+    pub metrics: RunnerMetrics,
     /// Set when the entry left the configuration or changed: no more asking with these settings.
     pub retired: CancellationToken,
     pub state: Arc<RunnerState>,
@@ -50,21 +52,31 @@ pub struct Held {
 }
 
 impl Runner {
-    pub async fn connect(settings: config::Runner, regions: &Regions, state: Arc<RunnerState>) -> anyhow::Result<Self> {
+    pub async fn connect(
+        settings: config::Runner,
+        regions: &Regions,
+        metrics: &Metrics,
+        state: Arc<RunnerState>,
+    ) -> anyhow::Result<Self> {
+        let metrics = metrics.of_runner(&settings);
         let short_token = ShortToken::of(settings.token.expose_secret());
+        let info = Info { labels: settings.labels.clone(), ..Info::new(EXECUTOR, &settings.shell) };
         let client = Client::new(ClientConfig {
             tls_ca_file: settings.tls_ca_file.clone(),
             tls_cert_file: settings.tls_cert_file.clone(),
             tls_key_file: settings.tls_key_file.clone(),
-            ..ClientConfig::new(&settings.url, Info::new(EXECUTOR, &settings.shell))
+            connection_max_age: settings.connection_max_age,
+            ..ClientConfig::new(&settings.url, info)
         })
         .with_context(|| format!("runner {:?}", settings.name))?;
+        let observer = metrics.clone();
+        let client = client.observed(move |called| observer.called(called));
         let fargate = Fargate::connect(&settings.fargate, regions)
             .await
             .with_context(|| format!("runner {:?}", settings.name))?;
         let started_by = started_by(&short_token);
         let retired = CancellationToken::new();
-        Ok(Self { settings, short_token, started_by, client, fargate, retired, state })
+        Ok(Self { settings, short_token, started_by, client, fargate, metrics, retired, state })
     }
 
     /// The jobs of one are the jobs of the other. The token alone decides, as it does for ECS: a URL that is written
@@ -88,7 +100,7 @@ impl Runner {
         GitLabAccess {
             url: self.settings.url.clone(),
             tls_ca: assigned.tls_chain_pem.clone(),
-            tls_client: None,
+            tls_client: self.client.certificate(),
             correlation_id: assigned.correlation_id.clone(),
         }
     }

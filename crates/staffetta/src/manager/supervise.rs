@@ -125,6 +125,7 @@ impl Supervised {
 
     /// Tells GitLab what [`Self::until_ended`] found.
     pub async fn report(&self, outcome: &Outcome) {
+        self.runner.metrics.reported(outcome);
         let rounds = self.runner.settings.job_status_final_update_retry_limit;
         finish::report_lost(&self.runner.client, &self.access, &self.settings, &self.known, rounds, outcome).await;
     }

@@ -6,6 +6,7 @@ use ssh::client::Connection;
 
 use super::errand::{End, Errand};
 use super::launch::Launched;
+use crate::metrics::Phase;
 use crate::reach::{self, reach};
 
 /// How waiting for a task ended.
@@ -17,7 +18,7 @@ pub enum Reached {
 
 /// Waits for a task's SSH server, with every phase in the job's log.
 pub async fn until_reachable(errand: &mut Errand<'_>, launched: &Launched) -> Result<Reached, End> {
-    let Errand { runner, log, interrupts, .. } = errand;
+    let Errand { runner, log, interrupts, entry, .. } = errand;
     let task = runner.fargate.watch(&launched.task);
     let target = |address| runner.ssh_target(address, &launched.nonce, None);
     let reached = tokio::select! {
@@ -27,6 +28,7 @@ pub async fn until_reachable(errand: &mut Errand<'_>, launched: &Launched) -> Re
     match reached {
         reach::Reached::Connected(connection) => {
             let seconds = launched.at.elapsed().as_secs_f64();
+            entry.enters(Phase::HandOver);
             log.say(&format!("Task {} answers after {seconds:.1} s", launched.task.arn.id()));
             Ok(Reached::Connected(connection))
         }
