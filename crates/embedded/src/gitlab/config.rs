@@ -10,6 +10,8 @@ use super::ci;
 pub struct Config {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How the outside reaches it, if not where it listens: `https://host:port` of a proxy in front of it.
+    pub external_url: Option<String>,
     /// How long `POST jobs/request` waits for work; GitLab: 50 s. Zero: never waits.
     pub long_poll: Duration,
     /// `X-GitLab-Trace-Update-Interval`; GitLab: 3 s while the log is watched, else 60 s. Whole seconds, at least one.
@@ -38,6 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            external_url: None,
             long_poll: Duration::from_secs(50),
             trace_interval: Duration::from_secs(3),
             keep_traces: true,

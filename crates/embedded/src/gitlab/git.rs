@@ -1,4 +1,4 @@
-//! The repository that is served: a bare one of the server's own that borrows the objects of the given ones, so that
+//! The repositories that are served: bare ones of the server's own that borrow the objects of the given ones, so that
 //! these are only read and nothing is copied.
 
 use std::ffi::OsStr;
@@ -58,8 +58,13 @@ async fn git(directory: &Path, arguments: &[&str]) -> Result<String, GitError> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-pub(super) fn repository(directory: &Path) -> PathBuf {
-    directory.join("repository.git")
+/// Where the repositories are, by the paths of their projects.
+pub(super) fn repositories(directory: &Path) -> PathBuf {
+    directory.join("repositories")
+}
+
+fn repository(directory: &Path, project: &str) -> PathBuf {
+    repositories(directory).join(format!("{project}.git"))
 }
 
 pub(super) async fn read_commit(repo: &Path, commit: &str) -> Result<Commit, GitError> {
@@ -82,27 +87,54 @@ pub(super) async fn read_commit(repo: &Path, commit: &str) -> Result<Commit, Git
     })
 }
 
-/// Makes the commit reachable as `refs/pipelines/ID` and as the head of its branch.
+/// Makes the commit reachable as `refs/pipelines/ID` and as the head of its branch, and the tags of its repository too.
 pub(super) async fn serve(
     directory: &Path,
+    project: &str,
     repo: &Path,
     commit: &Commit,
     branch: &str,
     pipeline: PipelineId,
 ) -> Result<(), GitError> {
-    let served = repository(directory);
-    if !served.exists() {
-        let format = format!("--object-format={}", commit.object_format);
-        let head = format!("--initial-branch={branch}");
-        let path = served.to_string_lossy().into_owned();
-        git(directory, &["init", "--quiet", "--bare", "--template=", &format, &head, &path]).await?;
-        // As GitLab: a runner may ask for any commit, and for a part of the objects.
-        git(&served, &["config", "uploadpack.allowAnySHA1InWant", "true"]).await?;
-        git(&served, &["config", "uploadpack.allowFilter", "true"]).await?;
-    }
+    let served = repository(directory, project);
+    create(&served, &commit.object_format, branch).await?;
     borrow_objects(&served, repo).await?;
+    take_references(&served, repo, &["refs/tags/"]).await?;
     git(&served, &["update-ref", &format!("refs/pipelines/{pipeline}"), &commit.sha]).await?;
     git(&served, &["update-ref", &format!("refs/heads/{branch}"), &commit.sha]).await?;
+    Ok(())
+}
+
+/// All branches and tags of a repository, as another project.
+pub(super) async fn serve_other(directory: &Path, project: &str, repo: &Path) -> Result<(), GitError> {
+    let served = repository(directory, project);
+    let object_format = git(repo, &["rev-parse", "--show-object-format"]).await?;
+    let branch = git(repo, &["symbolic-ref", "--short", "HEAD"]).await?;
+    create(&served, object_format.trim(), branch.trim()).await?;
+    borrow_objects(&served, repo).await?;
+    take_references(&served, repo, &["refs/heads/", "refs/tags/"]).await
+}
+
+async fn create(served: &Path, object_format: &str, branch: &str) -> Result<(), GitError> {
+    if served.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(served)?;
+    let format = format!("--object-format={object_format}");
+    let head = format!("--initial-branch={branch}");
+    git(served, &["init", "--quiet", "--bare", "--template=", &format, &head]).await?;
+    // As GitLab: a runner may ask for any commit, and for a part of the objects.
+    git(served, &["config", "uploadpack.allowAnySHA1InWant", "true"]).await?;
+    git(served, &["config", "uploadpack.allowFilter", "true"]).await?;
+    Ok(())
+}
+
+async fn take_references(served: &Path, repo: &Path, prefixes: &[&str]) -> Result<(), GitError> {
+    let arguments = [&["for-each-ref", "--format=%(refname) %(objectname)"], prefixes].concat();
+    for reference in git(repo, &arguments).await?.lines() {
+        let (name, object) = reference.split_once(' ').unwrap_or_default();
+        git(served, &["update-ref", name, object]).await?;
+    }
     Ok(())
 }
 

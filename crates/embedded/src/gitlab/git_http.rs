@@ -1,10 +1,9 @@
 //! Git over smart HTTP, for clones and fetches, by Git's own CGI program.
 
 use std::process::Stdio;
-use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State as Extract};
+use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response as HttpResponse, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -24,30 +23,44 @@ use super::state::Shared;
 #[error("git http-backend: {0}")]
 struct Broken(String);
 
-pub(super) async fn serve(
-    Extract(shared): Extract<Arc<Shared>>,
-    Path(path): Path<String>,
-    request: Request,
-) -> Response {
-    if !may_read(&shared, request.headers()) {
+/// Serves what is below `/GROUP/PROJECT.git/`; any other path is `None`.
+pub(super) async fn serve(shared: &Shared, request: Request) -> Option<Response> {
+    let (project, path) = request.uri().path().strip_prefix('/')?.split_once(".git/")?;
+    let (project, path) = (project.to_owned(), path.to_owned());
+    Some(answer(shared, &project, &path, request).await)
+}
+
+async fn answer(shared: &Shared, project: &str, path: &str, request: Request) -> Response {
+    if !may_read(shared, request.headers()) {
         let realm = [(WWW_AUTHENTICATE, r#"Basic realm="GitLab""#)];
         return (StatusCode::UNAUTHORIZED, realm, "HTTP Basic: Access denied\n").into_response();
     }
+    if !is_project_path(project) {
+        return (StatusCode::NOT_FOUND, "Not Found\n").into_response();
+    }
     let query = request.uri().query().unwrap_or_default();
-    match (request.method(), path.as_str()) {
+    match (request.method(), path) {
         (_, "git-receive-pack") => return forbid_push(),
         (_, "info/refs") if query.contains("service=git-receive-pack") => return forbid_push(),
         (&Method::GET, "info/refs") | (&Method::POST, "git-upload-pack") => {}
         _ => return (StatusCode::NOT_FOUND, "Not Found\n").into_response(),
     }
     let (query, method, headers) = (query.to_owned(), request.method().clone(), request.headers().clone());
-    match run_backend(&shared, &path, &query, method, headers, request.into_body()).await {
+    let path = format!("/{project}.git/{path}");
+    match run_backend(shared, &path, &query, method, headers, request.into_body()).await {
         Ok(response) => response,
         Err(error) => {
             tracing::warn!(%error, "the embedded GitLab could not serve its repository");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
         }
     }
+}
+
+/// `group/name`, of letters, digits and a few signs; nothing that leads out of the server's folder.
+pub(super) fn is_project_path(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_name = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
+    path.contains('/') && path.split('/').all(is_name)
 }
 
 fn forbid_push() -> Response {
@@ -77,9 +90,9 @@ async fn run_backend(
     let value = |name: HeaderName| header(&headers, name.as_str()).unwrap_or_default().to_owned();
     let mut child = git::command("git")
         .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", &shared.directory)
+        .env("GIT_PROJECT_ROOT", git::repositories(&shared.directory))
         .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("PATH_INFO", format!("/repository.git/{path}"))
+        .env("PATH_INFO", path)
         .env("REQUEST_METHOD", method.as_str())
         .env("QUERY_STRING", query)
         .env("CONTENT_TYPE", value(CONTENT_TYPE))

@@ -75,29 +75,33 @@ pub enum PipelineError {
 
 /// Starts a server. Fails when the address is taken or the project's path is not one.
 pub async fn start(config: Config) -> io::Result<Server> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-    if !config.project_path.chars().all(plain) || !config.project_path.contains('/') {
-        let message = format!("{:?} is not a project's path (letters, digits, - _ . and a /)", config.project_path);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-    }
+    check_project_path(&config.project_path)?;
     let directory = tempfile::Builder::new().prefix("embedded-gitlab-").tempdir()?;
     for part in ["traces", "artifacts"] {
         std::fs::create_dir(directory.path().join(part))?;
     }
     let (listener, gate) = wire::Listener::bind(config.listen).await?;
-    let url = format!("http://{}", listener.address());
+    let url = config.external_url.clone().unwrap_or_else(|| format!("http://{}", listener.address()));
     let storage = match config.object_storage {
         true => Some(wire::Listener::bind(SocketAddr::new(config.listen.ip(), 0)).await?),
         false => None,
     };
     let storage_url = storage.as_ref().map(|(listener, _)| format!("http://{}", listener.address()));
-    let shared = Arc::new(Shared::new(config, url, storage_url, directory.path().to_owned()));
+    let shared = Arc::new(Shared::new(config, listener.address(), url, storage_url, directory.path().to_owned()));
     let mut tasks = vec![tokio::spawn(serve(listener, server::gitlab(&shared)))];
     let storage_gate = storage.map(|(listener, gate)| {
         tasks.push(tokio::spawn(serve(listener, server::object_storage(&shared))));
         gate
     });
     Ok(Server { shared, gate, storage_gate, tasks, _directory: directory })
+}
+
+fn check_project_path(path: &str) -> io::Result<()> {
+    if git_http::is_project_path(path) {
+        return Ok(());
+    }
+    let message = format!("{path:?} is not a project's path (letters, digits, - _ . and a /)");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
 }
 
 async fn serve(listener: wire::Listener, router: axum::Router) {
@@ -108,9 +112,14 @@ async fn serve(listener: wire::Listener, router: axum::Router) {
 }
 
 impl Server {
-    /// `http://host:port`, for a runner's `url`.
+    /// `http://host:port`, or what was set as its external URL, for a runner's `url`.
     pub fn url(&self) -> &str {
         &self.shared.url
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
     }
 
     /// For the legacy registration, `POST runners`.
@@ -160,11 +169,20 @@ impl Server {
         let commit = git::read_commit(&repo, &commit).await?;
         let id = self.shared.change(|state| state.new_pipeline_id());
         let one_at_a_time = self.shared.repository.lock().await;
-        git::serve(&self.shared.directory, &repo, &commit, &branch, id).await?;
+        let project = &self.shared.config.project_path;
+        git::serve(&self.shared.directory, project, &repo, &commit, &branch, id).await?;
         drop(one_at_a_time);
         self.shared
             .change(|state| state.add_pipeline(id, Arc::new(commit), branch, pipeline, variables, SystemTime::now()));
         Ok(id)
+    }
+
+    /// Serves the branches and tags of another repository, for submodules: whoever may read the one may read the other.
+    /// `project_path` is `group/name`.
+    pub async fn serve_repository(&self, project_path: &str, repo: &std::path::Path) -> Result<(), GitError> {
+        check_project_path(project_path)?;
+        let _one_at_a_time = self.shared.repository.lock().await;
+        git::serve_other(&self.shared.directory, project_path, repo).await
     }
 
     /// Everything from now on, in order and complete however slowly it is read. An unread receiver keeps the bytes of

@@ -100,8 +100,8 @@ pub(super) fn project_names(path: &str) -> (&str, &str) {
 /// With the job's credentials in it, as GitLab sends it.
 pub(super) fn repository_url(shared: &Shared, job: &Job) -> String {
     let url = shared.project_url();
-    let host = url.strip_prefix("http://").unwrap_or(&url);
-    format!("http://gitlab-ci-token:{}@{host}.git", job.token)
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
+    format!("{scheme}://gitlab-ci-token:{}@{rest}.git", job.token)
 }
 
 pub(super) fn timeout(shared: &Shared, state: &State, job: &Job) -> u64 {

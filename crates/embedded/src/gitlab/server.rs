@@ -41,8 +41,7 @@ pub(super) fn gitlab(shared: &Arc<Shared>) -> Router {
         .route(&format!("{project}/jobs/{{id}}/cancel"), post(read::cancel_job))
         .route(&format!("{project}/pipelines/{{id}}"), get(read::pipeline))
         .route(&format!("{project}/pipelines/{{id}}/cancel"), post(read::cancel_pipeline))
-        .route(&format!("/{}.git/{{*path}}", shared.config.project_path), get(git_http::serve).post(git_http::serve))
-        .fallback(|| async { unknown() })
+        .fallback(elsewhere)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(shared.clone(), surround))
         .with_state(shared.clone())
@@ -53,6 +52,11 @@ pub(super) fn object_storage(shared: &Arc<Shared>) -> Router {
         .route("/artifacts/{id}/{filename}", get(artifacts::fetch))
         .layer(middleware::from_fn_with_state(shared.clone(), surround))
         .with_state(shared.clone())
+}
+
+/// Git's paths begin with a project's, which can be anything.
+async fn elsewhere(Extract(shared): Extract<Arc<Shared>>, request: Request) -> Response {
+    git_http::serve(&shared, request).await.unwrap_or_else(unknown)
 }
 
 fn unknown() -> Response {

@@ -1,6 +1,7 @@
 //! All that the server knows, behind one lock, and the events that tell of its changes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -21,8 +22,9 @@ const MOST_REQUESTS: usize = 200_000;
 /// What the handlers share.
 pub(super) struct Shared {
     pub config: Config,
-    /// `http://host:port`.
+    /// `http://host:port`, or the external URL.
     pub url: String,
+    pub address: SocketAddr,
     pub storage_url: Option<String>,
     /// Traces, artifacts and the served repository; nobody else's.
     pub directory: PathBuf,
@@ -38,11 +40,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, url: String, storage_url: Option<String>, directory: PathBuf) -> Self {
+    pub(super) fn new(
+        config: Config,
+        address: SocketAddr,
+        url: String,
+        storage_url: Option<String>,
+        directory: PathBuf,
+    ) -> Self {
         let state = State { directory: directory.join("traces"), keep_traces: config.keep_traces, ..State::default() };
         Self {
             config,
             url,
+            address,
             storage_url,
             directory,
             registration_token: format!("GR1348941{}", random_word()),

@@ -118,8 +118,9 @@ fn predefine(entries: &mut Vec<Entry>, shared: &Shared, state: &State, pipeline:
     add("CI_DEFAULT_BRANCH", &super::DEFAULT_BRANCH);
     add("CI_CONFIG_PATH", &".gitlab-ci.yml");
 
-    let authority = shared.url.strip_prefix("http://").unwrap_or(&shared.url);
-    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
+    let (protocol, authority) = shared.url.split_once("://").unwrap_or(("http", &shared.url));
+    let usual_port = if protocol == "https" { "443" } else { "80" };
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, usual_port));
     let version: Vec<&str> = super::VERSION.split('.').collect();
     add("CI_SERVER", &"yes");
     add("CI_SERVER_NAME", &"GitLab");
@@ -127,7 +128,7 @@ fn predefine(entries: &mut Vec<Entry>, shared: &Shared, state: &State, pipeline:
     add("CI_SERVER_FQDN", &authority);
     add("CI_SERVER_HOST", &host);
     add("CI_SERVER_PORT", &port);
-    add("CI_SERVER_PROTOCOL", &"http");
+    add("CI_SERVER_PROTOCOL", &protocol);
     add("CI_SERVER_SHELL_SSH_HOST", &host);
     add("CI_SERVER_SHELL_SSH_PORT", &22);
     add("CI_SERVER_VERSION", &super::VERSION);

@@ -77,6 +77,32 @@ async fn pipelines_of_several_repositories_are_served_and_these_are_not_touched(
     assert_eq!((refs(world.repo()), refs(&other)), (before_one, before_two));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn other_projects_and_tags_are_served_to_whoever_may_read_the_first() {
+    let world = world().await;
+    git(world.repo(), &["tag", "v1", "HEAD~1"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    git(directory.path(), &["init", "--quiet", "--initial-branch=trunk", "library"]);
+    let library = directory.path().join("library");
+    git(&library, &["commit", "--quiet", "--allow-empty", "-m", "Of the library"]);
+    world.server.serve_repository("other-group/sub/library", &library).await.expect("it is served");
+    for wrong in ["library", "../out/side", "group/.git", "group//x"] {
+        world.server.serve_repository(wrong, &library).await.expect_err(wrong);
+    }
+    let taken = world.running(job("a", "build")).await;
+    let url = taken.payload["git_info"]["repo_url"].as_str().expect("a URL");
+    assert_eq!(git(directory.path(), &["ls-remote", "--tags", url]).lines().count(), 1);
+    let url = url.replace("group/project.git", "other-group/sub/library.git");
+    git(directory.path(), &["clone", "--quiet", &url, "clone"]);
+    assert_eq!(
+        git(&directory.path().join("clone"), &["log", "-1", "--format=%s %D"]),
+        "Of the library HEAD -> trunk, origin/trunk, origin/HEAD"
+    );
+    let anonymous = format!("{}/other-group/sub/library.git", world.server.url());
+    let output = git_command(directory.path()).args(["ls-remote", &anonymous]).output().expect("git");
+    assert!(!output.status.success());
+}
+
 #[tokio::test]
 async fn a_commit_that_does_not_exist_is_named() {
     let world = world().await;
