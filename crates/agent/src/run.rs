@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gitlab::{Client, ClientConfig, ClientError, Info, JobAccess, JobTrace, ReportError, Reported};
+use gitlab::{Client, ClientConfig, ClientError, Info, JobAccess, JobTrace, Proxies, ReportError, Reported};
 use job::hand_over::{GitLabAccess, HandOver, RunnerSettings};
 use job::outcome::{Decision, Outcome, SystemFailure};
 use job::payload::{Payload, Received, Unusable};
@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::process::Orphans;
-use crate::shell::{self, Echo};
+use crate::shell::{self, Echo, Frame};
 use crate::stages::{self, Failure};
 use crate::stop::{Stop, Stops};
+use crate::transfer::addresses::{CacheAddresses, Renewals};
 use crate::workspace::Workspace;
 
 /// ECS kills a task 30 seconds after it told it to stop; the last word must be out by then.
@@ -51,29 +52,41 @@ pub struct Run {
     pub workspace: Workspace,
     /// `None`: this image has none.
     pub shell: Option<PathBuf>,
+    /// For the job's files.
     pub client: Client,
     pub trace: JobTrace,
     pub stops: Stops,
     pub orphans: Orphans,
+    pub caches: CacheAddresses,
     warnings: Vec<String>,
 }
 
 /// Runs the job to its end and reports it. Returns when GitLab knows the outcome, or cannot be told.
 pub async fn run(
     hand_over: HandOver,
+    renewals: Renewals,
     terminated: watch::Receiver<bool>,
     orphans: Orphans,
 ) -> Result<Reported, RunError> {
-    let run = Run::new(hand_over, terminated.clone(), orphans)?;
+    let run = Run::new(hand_over, renewals, terminated.clone(), orphans)?;
     let outcome = run.journey().await;
+    // A job that ended before its last stage leaves nothing secret either.
+    if let Err(error) = run.workspace.clean_up(&run.variables) {
+        tracing::warn!(%error, "cannot remove the job's temporary files");
+    }
     let stopped = *terminated.borrow();
     let reported = run.report(&outcome, terminated).await?;
     if stopped { Err(RunError::Terminated) } else { Ok(reported) }
 }
 
 impl Run {
-    fn new(hand_over: HandOver, terminated: watch::Receiver<bool>, orphans: Orphans) -> Result<Self, RunError> {
-        let HandOver { payload, gitlab, mut runner, trace, secrets, elapsed_seconds, .. } = hand_over;
+    fn new(
+        hand_over: HandOver,
+        renewals: Renewals,
+        terminated: watch::Receiver<bool>,
+        orphans: Orphans,
+    ) -> Result<Self, RunError> {
+        let HandOver { payload, gitlab, mut runner, trace, secrets, caches, elapsed_seconds, .. } = hand_over;
         // Where tasks share one file system, and its root may not be ours to write.
         if let Ok(root) = std::env::var(job::task::ROOT) {
             for path in [&mut runner.builds_dir, &mut runner.cache_dir] {
@@ -89,12 +102,21 @@ impl Run {
             shell.as_ref().and_then(|path| path.file_name()).map_or("sh".into(), |name| name.to_string_lossy());
         let config = ClientConfig {
             tls_ca_pem: gitlab.tls_ca.clone(),
+            tls_client: gitlab.tls_client.clone(),
+            proxies: Proxies::of(|name| runner.variable(name).map(str::to_owned).or_else(|| std::env::var(name).ok())),
             ..ClientConfig::new(&gitlab.url, Info::new("fargate", shell_name))
         };
-        let client = Client::new(config)?;
+        // As in GitLab's runner: files go through the job's own proxies, and what is told of the job goes through the
+        // runner's, which no job can break.
+        let of_job = Proxies::of(|name| variables.get(name).or_else(|| std::env::var(name).ok()));
+        let control = Client::new(config.clone())?;
+        let client = match of_job == config.proxies {
+            true => control.clone(),
+            false => Client::new(ClientConfig { proxies: of_job, ..config })?,
+        };
         let access = JobAccess { id: payload.id, token: payload.token.clone() };
         let trace_settings = variables.trace_settings(&payload, &runner);
-        let trace = JobTrace::start(client.clone(), access, &trace_settings, trace, settings.debug_trace);
+        let trace = JobTrace::start(control, access, &trace_settings, trace, settings.hides_the_log());
 
         let deadline = Instant::now() + remaining(&payload, elapsed_seconds);
         let stops = Stops { gitlab: trace.signal(), terminated, deadline };
@@ -111,6 +133,7 @@ impl Run {
             trace,
             stops,
             orphans,
+            caches: CacheAddresses::new(caches, renewals),
             warnings,
         })
     }
@@ -120,6 +143,19 @@ impl Run {
         Echo {
             sections: self.variables.flag("FF_SCRIPT_SECTIONS") && self.payload.features.trace_sections,
             check_exit_codes: self.variables.flag("FF_ENABLE_BASH_EXIT_CODE_CHECK"),
+        }
+    }
+
+    /// How they run.
+    pub fn frame(&self) -> Frame {
+        Frame { trace: self.settings.debug_trace, legacy_eval: self.variables.flag("FF_USE_LEGACY_BASH_EVAL") }
+    }
+
+    /// What to say of an image without a shell that may be used.
+    pub fn no_shell(&self) -> String {
+        match self.runner.shell.as_str() {
+            "" => "shell not found in this image".into(),
+            configured => format!("shell not found in this image: there is no {configured}, which the runner asks for"),
         }
     }
 
@@ -138,13 +174,6 @@ impl Run {
 
     /// What would silently run without a part of itself is not run.
     fn refusal(&self) -> Option<String> {
-        let payload = &self.payload;
-        if payload.run.as_ref().is_some_and(|run| !run.is_null() && run.as_str() != Some("")) {
-            return Some("this runner does not run GitLab Functions (the keyword run); use script".into());
-        }
-        if !payload.inputs.is_empty() {
-            return Some("this runner does not expand job inputs; use variables".into());
-        }
         self.variables.refused.clone()
     }
 
@@ -185,7 +214,10 @@ impl Run {
                 self.trace.line(&line::warning(&format!("the script was ended by RUNNER_SCRIPT_TIMEOUT, see {hint}")));
                 "timedout"
             }
-            Err(Failure::Stopped(_)) => "canceled",
+            Err(Failure::Stopped(_)) => {
+                self.trace.line(&line::warning("script canceled externally (UI, API)"));
+                "canceled"
+            }
             Err(Failure::Exit(_) | Failure::System(..)) => "failed",
         };
         match stages::after_script::run(self, status).await {
@@ -203,6 +235,11 @@ impl Run {
             Failure::Stopped(Stop::Aborted) => Outcome::Decided(Decision::Aborted),
             Failure::Stopped(Stop::JobTimedOut) => timed_out(Duration::from_secs(self.payload.timeout_seconds())),
             Failure::Stopped(Stop::StageTimedOut) => timed_out(self.settings.script_timeout.unwrap_or_default()),
+            Failure::Stopped(Stop::SourcesTimedOut) => {
+                let limit = go_duration(Duration::from_secs(self.runner.get_sources_timeout.unwrap_or_default()));
+                let message = format!("get sources timeout: exceeded timeout of {limit}");
+                Outcome::Decided(Decision::TimedOut { message })
+            }
             Failure::Stopped(Stop::Terminated) => Outcome::system("the task was stopped from outside"),
         }
     }
@@ -239,15 +276,19 @@ pub fn remaining(payload: &Payload, elapsed_seconds: f64) -> Duration {
     Duration::from_secs(payload.timeout_seconds()).saturating_sub(elapsed)
 }
 
-/// GitLab's own words, with Go's way to write a duration (protocol 7.5).
+/// GitLab's own words (protocol 7.5).
 fn took_longer_than(limit: Duration) -> String {
+    format!("execution took longer than {} seconds", go_duration(limit))
+}
+
+/// Go's way to write a duration.
+fn go_duration(limit: Duration) -> String {
     let (hours, minutes, seconds) = (limit.as_secs() / 3600, limit.as_secs() / 60 % 60, limit.as_secs() % 60);
-    let text = match (hours, minutes) {
+    match (hours, minutes) {
         (0, 0) => format!("{}s", limit.as_secs_f64()),
         (0, _) => format!("{minutes}m{seconds}s"),
         _ => format!("{hours}h{minutes}m{seconds}s"),
-    };
-    format!("execution took longer than {text} seconds")
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The scripts that stages run, as GitLab's runner writes them (protocol 7.2).
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -8,20 +9,42 @@ use std::path::{Path, PathBuf};
 use job::trace::line;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Where a shell is looked for, in GitLab's order (protocol 7.2.5).
-const PLACES: [&str; 7] =
-    ["/usr/local/bin/bash", "/usr/bin/bash", "/bin/bash", "/usr/local/bin/sh", "/usr/bin/sh", "/bin/sh", "/busybox/sh"];
+use crate::workspace::Environment;
 
-/// The first shell of this image. `configured` is the runner's `shell`: with `sh` no bash is looked for.
+/// Where a shell is looked for, in GitLab's order (protocol 7.2.5). Where there is no other, ash will do.
+const PLACES: [&str; 9] = [
+    "/usr/local/bin/bash",
+    "/usr/bin/bash",
+    "/bin/bash",
+    "/usr/local/bin/sh",
+    "/usr/bin/sh",
+    "/bin/sh",
+    "/busybox/sh",
+    "/usr/bin/ash",
+    "/bin/ash",
+];
+
+/// Linux gives no longer string to a new process: 128 KiB, with the NUL at its end.
+const LONGEST_STRING: usize = 128 * 1024 - 1;
+
+/// The first shell of this image; only one of the `configured` name, unless that is empty.
 pub fn detect(configured: &str) -> Option<PathBuf> {
-    first_of(PLACES.map(Path::new).into_iter().filter(|path| configured != "sh" || path.ends_with("sh")))
+    let wanted = |path: &&Path| configured.is_empty() || path.ends_with(configured);
+    first_of(PLACES.map(Path::new).into_iter().filter(wanted))
 }
 
-fn first_of<'a>(places: impl Iterator<Item = &'a Path>) -> Option<PathBuf> {
+fn first_of<'a>(mut places: impl Iterator<Item = &'a Path>) -> Option<PathBuf> {
     let executable =
         |path: &&Path| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
-    let mut places = places;
     places.find(executable).map(Path::to_owned)
+}
+
+/// Takes the variables that are too long for a process and gives the commands by which a shell has them nevertheless,
+/// as it would under GitLab's runner: what it starts cannot have them there either.
+pub fn take_long(environment: &mut Environment) -> String {
+    let fits = |key: &OsString, value: &OsString| key.len() + 1 + value.len() <= LONGEST_STRING;
+    let long = environment.extract_if(.., |key, value| !fits(key, value));
+    long.map(|(key, value)| format!("export {}={}\n", key.display(), quote(&value.to_string_lossy()))).collect()
 }
 
 /// One word of a shell's language, whatever `text` contains.
@@ -83,20 +106,37 @@ fn marker(kind: &str, section: &str, options: &str) -> String {
     format!("printf 'section_{kind}:%s:{section}{options}\\r\\033[0K' \"$(date +%s)\"\n")
 }
 
-/// The whole input of a shell. The body is read completely before any of it runs, and its own input is
-/// empty, so that no command can read the script away.
-pub fn frame(body: &str, trace: bool) -> String {
-    let xtrace = if trace { "set -o xtrace\n" } else { "" };
-    let body = quote(&format!("{xtrace}{body}"));
-    // The trap keeps bash from printing the script when it is told to end. Not every sh knows pipefail.
-    format!(
-        "trap 'exit 1' TERM\n\
-         if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi\n\
-         set -o errexit\n\
-         set +o noclobber\n\
-         (trap 'exit 1' TERM; eval {body}) </dev/null\n\
-         exit 0\n"
-    )
+/// How a script runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Frame {
+    /// `CI_DEBUG_TRACE`: the shell prints each command that it runs.
+    pub trace: bool,
+    /// `FF_USE_LEGACY_BASH_EVAL`: standard input is a pipe that is closed, not `/dev/null`.
+    pub legacy_eval: bool,
+}
+
+impl Frame {
+    /// The whole input of a shell. The body is read completely before any of it runs, and its own input is empty, so
+    /// that no command can read the script away. `exports` come before anything is printed.
+    pub fn around(self, exports: &str, body: &str) -> String {
+        let xtrace = if self.trace { "set -o xtrace\n" } else { "" };
+        let body = quote(&format!("{xtrace}{body}"));
+        // The trap keeps bash from printing the script when it is told to end.
+        let run = match self.legacy_eval {
+            true => format!(": | eval {body}"),
+            false => format!("(trap 'exit 1' TERM; eval {body}) </dev/null"),
+        };
+        // Not every sh knows pipefail.
+        format!(
+            "trap 'exit 1' TERM\n\
+             {exports}\
+             if (set -o pipefail) 2>/dev/null; then set -o pipefail; fi\n\
+             set -o errexit\n\
+             set +o noclobber\n\
+             {run}\n\
+             exit 0\n"
+        )
+    }
 }
 
 /// A file in memory with the script: a shell's standard input that no other user and no disk ever sees.
@@ -117,7 +157,11 @@ mod tests {
     const SHELLS: [&str; 2] = ["/bin/bash", "/bin/dash"];
 
     fn run(shell: &str, body: &str) -> Output {
-        let input = in_memory(&frame(body, false)).expect("a file in memory");
+        run_in(Frame::default(), shell, body)
+    }
+
+    fn run_in(frame: Frame, shell: &str, body: &str) -> Output {
+        let input = in_memory(&frame.around("", body)).expect("a file in memory");
         Command::new(shell).stdin(input).output().expect("a shell")
     }
 
@@ -169,6 +213,63 @@ mod tests {
     }
 
     #[test]
+    fn the_legacy_eval_runs_the_same_script_behind_a_closed_pipe() {
+        let legacy = Frame { legacy_eval: true, ..Frame::default() };
+        for shell in SHELLS {
+            let output =
+                run_in(legacy, shell, &script(&["cat", "test -p /dev/stdin && echo pipe", "(exit 4)", "echo never"]));
+            assert_eq!(output.status.code(), Some(4), "{shell}");
+            assert!(
+                out(&output).contains("\npipe\n") && !out(&output).contains("\nnever"),
+                "{shell}: {}",
+                out(&output)
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_that_a_signal_ends_counts_as_in_any_shell() {
+        for shell in SHELLS {
+            assert_eq!(run(shell, &script(&["sh -c 'kill -TERM $$'"])).status.code(), Some(143), "{shell}");
+        }
+    }
+
+    #[test]
+    fn scripts_of_nothing_succeed() {
+        for shell in SHELLS {
+            for lines in [&[] as &[&str], &[""], &["  \n\t "], &["# only a remark"]] {
+                assert!(run(shell, &script(lines)).status.success(), "{shell} {lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn output_may_go_into_files_that_exist() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        let body = script(&[&format!("echo 1 > {0}; echo 2 > {0}", file.display())]);
+        for shell in SHELLS {
+            let options = if shell.ends_with("bash") { "set -o noclobber\n" } else { "set -C\n" };
+            let input = in_memory(&format!("{options}{}", Frame::default().around("", &body))).expect("a file");
+            assert!(Command::new(shell).stdin(input).output().expect("a shell").status.success(), "{shell}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_too_long_for_a_process_is_there_in_the_shell() {
+        let long = "it's long ".repeat(20_000);
+        for shell in SHELLS {
+            let mut environment =
+                Environment::from([("SHORT".into(), "1".into()), ("LONG".into(), long.clone().into())]);
+            let exports = take_long(&mut environment);
+            assert_eq!(environment.len(), 1);
+            let input = in_memory(&Frame::default().around(&exports, "echo ${#LONG} $SHORT\n")).expect("a file");
+            let output = Command::new(shell).envs(environment).stdin(input).output().expect("a shell");
+            assert_eq!(out(&output), "200000 1\n", "{shell}");
+        }
+    }
+
+    #[test]
     fn variables_live_from_one_command_to_the_next() {
         for shell in SHELLS {
             let output = run(shell, &script(&["A='it'\"'\"'s'", "export A", "cd /", "echo \"$A in $(pwd)\""]));
@@ -198,7 +299,9 @@ mod tests {
     #[test]
     fn a_shell_is_found_in_gitlabs_order() {
         assert!(detect("").expect("a shell").ends_with("bash"));
+        assert!(detect("bash").expect("a shell").ends_with("bash"));
         assert!(detect("sh").expect("a shell").ends_with("sh"));
+        assert_eq!(detect("pwsh"), None);
         assert_eq!(first_of([Path::new("/nowhere/sh"), Path::new("/etc/passwd"), Path::new("/tmp")].into_iter()), None);
     }
 

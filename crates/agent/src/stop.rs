@@ -15,6 +15,8 @@ pub enum Stop {
     JobTimedOut,
     /// `RUNNER_SCRIPT_TIMEOUT` or `RUNNER_AFTER_SCRIPT_TIMEOUT`.
     StageTimedOut,
+    /// `get_sources_timeout` of the runner.
+    SourcesTimedOut,
     /// The task is being stopped (SIGTERM); ECS kills it after 30 seconds.
     Terminated,
 }
@@ -27,7 +29,7 @@ impl Stop {
 
     /// Whether no further stage may run. A cancelled script still gets its after_script (protocol 4.8).
     pub fn ends_the_job(self) -> bool {
-        matches!(self, Self::Aborted | Self::JobTimedOut | Self::Terminated)
+        matches!(self, Self::Aborted | Self::JobTimedOut | Self::SourcesTimedOut | Self::Terminated)
     }
 }
 

@@ -63,17 +63,25 @@ impl Workspace {
         }
     }
 
-    /// Makes the directories; what an earlier run left for "later stages" is not ours.
+    /// Makes the directories. What stands in the place of the temporary one is somebody else's: an earlier job's, or of
+    /// whoever waits for this job's secrets there.
     pub fn prepare(&self) -> io::Result<()> {
         fs::create_dir_all(&self.builds)?;
         if let Some(parent) = self.temporary.parent() {
             fs::create_dir_all(parent)?;
         }
-        match DirBuilder::new().mode(0o700).create(&self.temporary) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.temporary.is_dir() => {}
-            made => made?,
+        match fs::symlink_metadata(&self.temporary) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(&self.temporary)?,
+            Ok(_) => fs::remove_file(&self.temporary)?,
+            Err(_) => {}
         }
-        remove_if_present(&self.exported())
+        self.make_temporary()
+    }
+
+    /// For this user alone, like what is written into it: GitLab's runner lets everybody read file variables, and ssh then
+    /// refuses them as keys.
+    fn make_temporary(&self) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(&self.temporary)
     }
 
     /// `GITLAB_ENV`: lines that a script appends are exported to all later stages.
@@ -83,6 +91,10 @@ impl Workspace {
 
     /// Writes the file variables (scripts may have changed them) and says what the stage's processes see.
     pub fn environment(&self, variables: &Variables, status: &str) -> io::Result<Environment> {
+        // A script may have removed it.
+        if !self.temporary.exists() {
+            self.make_temporary()?;
+        }
         for (path, content) in variables.files() {
             write_secret(Path::new(&path), content.expose_secret().as_bytes())?;
         }
@@ -102,11 +114,6 @@ impl Workspace {
         environment.extend(variables.exports(status).into_iter().map(|(key, value)| (key.into(), value.into())));
         environment.insert("GITLAB_ENV".into(), exported.into());
         environment.extend(lines.split(|byte| *byte == b'\n').filter_map(assignment));
-        // Neither can be passed to a process.
-        environment.retain(|key, value| {
-            let key = key.as_encoded_bytes();
-            !key.is_empty() && !key.contains(&b'=') && !key.contains(&0) && !value.as_encoded_bytes().contains(&0)
-        });
         Ok(environment)
     }
 
@@ -122,11 +129,12 @@ impl Workspace {
     }
 }
 
+/// One line of the file: white space around it does not count. What no process can be given is left out.
 fn assignment(line: &[u8]) -> Option<(OsString, OsString)> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let equals = line.iter().position(|byte| *byte == b'=')?;
+    let line = line.trim_ascii();
+    let equals = line.iter().position(|byte| *byte == b'=').filter(|equals| *equals > 0)?;
     let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-    Some((text(&line[..equals]), text(&line[equals + 1..])))
+    (!line.contains(&0)).then(|| (text(&line[..equals]), text(&line[equals + 1..])))
 }
 
 /// A file that only this user can read. Whatever stood there before is replaced, not followed.
@@ -187,9 +195,10 @@ mod tests {
     #[test]
     fn lines_of_gitlab_env_reach_later_stages() {
         let (_dir, workspace, variables) = world(serde_json::json!([{"key": "A", "value": "job"}]));
-        fs::write(workspace.exported(), "A=later\nB=x=y\r\nno assignment\n=z\n").expect("the file");
+        fs::write(workspace.exported(), "A=later\n  B=x=y \r\nno assignment\n=z\nN=\0\nLAST=1").expect("the file");
         let environment = workspace.environment(&variables, "running").expect("an environment");
         assert_eq!((get(&environment, "A"), get(&environment, "B")), (Some("later"), Some("x=y")));
+        assert_eq!((get(&environment, "LAST"), get(&environment, ""), get(&environment, "N")), (Some("1"), None, None));
         workspace.prepare().expect("again");
         let environment = workspace.environment(&variables, "running").expect("an environment");
         assert_eq!(get(&environment, "B"), None);
@@ -207,7 +216,27 @@ mod tests {
         fs::remove_file(&path).and_then(|()| std::os::unix::fs::symlink("/dev/null", &path)).expect("a link");
         workspace.environment(&variables, "running").expect("an environment");
         assert_eq!(fs::read_to_string(&path).expect("the file"), "secret\n");
+        fs::remove_dir_all(&workspace.temporary).expect("a script may do this");
+        workspace.environment(&variables, "running").expect("an environment");
+        assert_eq!(fs::read_to_string(&path).expect("the file"), "secret\n");
         workspace.clean_up(&variables).expect("a clean-up");
         assert!(!workspace.temporary.exists());
+    }
+
+    #[test]
+    fn what_waits_in_the_place_of_the_temporary_directory_gets_nothing() {
+        let (dir, workspace, _) = world(serde_json::json!([]));
+        let elsewhere = dir.path().join("elsewhere");
+        fs::create_dir(&elsewhere).expect("a directory");
+        fs::remove_dir_all(&workspace.temporary).expect("a removal");
+        std::os::unix::fs::symlink(&elsewhere, &workspace.temporary).expect("a link");
+        workspace.prepare().expect("directories");
+        assert!(!workspace.temporary.is_symlink() && elsewhere.is_dir());
+
+        fs::set_permissions(&workspace.temporary, fs::Permissions::from_mode(0o777)).expect("a mode");
+        fs::write(workspace.temporary.join("left"), "by an earlier job").expect("a file");
+        workspace.prepare().expect("directories");
+        let mode = workspace.temporary.metadata().expect("it").permissions().mode();
+        assert_eq!((mode & 0o777, workspace.temporary.join("left").exists()), (0o700, false));
     }
 }

@@ -54,7 +54,7 @@ const FEATURES: [(&str, bool); 31] = [
     ("cancel_gracefully", true),
     ("native_steps_integration", false),
     ("two_phase_job_commit", false),
-    ("job_inputs", false),
+    ("job_inputs", true),
 ];
 
 impl Serialize for Info {

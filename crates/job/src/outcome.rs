@@ -131,7 +131,11 @@ impl Outcome {
         match self {
             Self::Succeeded => "Job succeeded".into(),
             Self::ScriptFailed { exit_code } => format!("ERROR: Job failed: exit code {exit_code}"),
-            Self::SystemFailed { message, .. } => format!("ERROR: Job failed (system failure): {message}"),
+            Self::SystemFailed { failure: SystemFailure::Runner | SystemFailure::UnsupportedOptions, message } => {
+                format!("ERROR: Job failed (system failure): {message}")
+            }
+            // These are somebody's to mend, as GitLab's runner says it.
+            Self::SystemFailed { message, .. } => format!("ERROR: Job failed: {message}"),
             Self::Decided(Decision::Canceled | Decision::Aborted) => "ERROR: Job failed: canceled".into(),
             Self::Decided(Decision::TimedOut { message } | Decision::Interrupted { message }) => {
                 format!("ERROR: Job failed: {message}")

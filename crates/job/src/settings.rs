@@ -63,6 +63,9 @@ impl Settings {
     pub fn read(variables: &Variables, payload: &Payload, debug_trace_disabled: bool) -> (Self, Vec<String>) {
         let mut reader = Reader { variables, warnings: variables.warnings.clone() };
         let timeout = Duration::from_secs(payload.timeout_seconds());
+        // A stage cannot be repeated in another environment once scripts have run, and a task that is lost earlier is
+        // replaced anyway: only what is wrong with the number is said.
+        reader.attempts("EXECUTOR_JOB_SECTION_ATTEMPTS");
         let mut debug = |key| {
             let on = reader.boolean(key, false);
             if on && debug_trace_disabled {
@@ -82,7 +85,8 @@ impl Settings {
                 "recursive" => Submodules::Recursive,
                 _ => Submodules::Unknown,
             },
-            submodule_depth: reader.number("GIT_SUBMODULE_DEPTH").unwrap_or(payload.git_info.depth),
+            submodule_depth: u32::try_from(reader.number("GIT_SUBMODULE_DEPTH", payload.git_info.depth.into()))
+                .unwrap_or(0),
             submodule_paths: words(&reader.text("GIT_SUBMODULE_PATHS")),
             submodule_update_flags: words(&reader.text("GIT_SUBMODULE_UPDATE_FLAGS")),
             submodules_over_https: reader.boolean("GIT_SUBMODULE_FORCE_HTTPS", false),
@@ -118,35 +122,34 @@ impl Reader<'_> {
         self.variables.get(key).unwrap_or_default().trim().to_owned()
     }
 
-    fn warn(&mut self, key: &str, text: &str, instead: &str) {
-        self.warnings.push(format!("{key}: {text:?} is not usable; {instead}"));
-    }
-
     fn boolean(&mut self, key: &str, default: bool) -> bool {
         let text = self.text(key);
         parse_bool(&text).unwrap_or_else(|| {
             if !text.is_empty() {
-                self.warn(key, &text, &format!("{default} is used"));
+                self.warnings.push(format!("{key}: expected bool got {text:?}, using default value: {default}"));
             }
             default
         })
     }
 
-    fn number(&mut self, key: &str) -> Option<u32> {
+    fn number(&mut self, key: &str, default: i64) -> i64 {
         let text = self.text(key);
-        let number = text.parse().ok();
-        if number.is_none() && !text.is_empty() {
-            self.warn(key, &text, "it is ignored");
-        }
-        number
+        text.parse().unwrap_or_else(|_| {
+            if !text.is_empty() {
+                self.warnings.push(format!("{key}: expected int got {text:?}, using default value: {default}"));
+            }
+            default
+        })
     }
 
     fn attempts(&mut self, key: &str) -> u32 {
-        let Some(number) = self.number(key) else { return 1 };
-        if !(1..=10).contains(&number) {
-            self.warn(key, &number.to_string(), "it must be 1 to 10");
+        let number = self.number(key, 1);
+        let clamped = number.clamp(1, 10);
+        if clamped != number {
+            self.warnings.push(format!("{key}: number of attempts out of the range [1, 10], clamping to: {clamped}"));
         }
-        number.clamp(1, 10)
+        // 1 to 10.
+        clamped as u32
     }
 
     /// 0 and anything unusable leave the default; longer than the job is as long as the job.
@@ -157,12 +160,13 @@ impl Reader<'_> {
         }
         match parse_duration(&text) {
             None => {
-                self.warn(key, &text, "it is ignored (write it like 1h30m or 90s)");
+                let how = if parse_duration(text.trim_start_matches('-')).is_some() { "relative" } else { "malformed" };
+                self.warnings.push(format!("Ignoring {how} {key} timeout: {text}"));
                 None
             }
             Some(Duration::ZERO) => None,
             Some(duration) if duration > of_job => {
-                self.warn(key, &text, "it is longer than the job's own time-out, which ends the job first");
+                self.warnings.push(format!("{key} timeout: {text} is longer than job timeout. Setting to job timeout"));
                 Some(of_job)
             }
             Some(duration) => Some(duration),
@@ -177,7 +181,10 @@ impl Reader<'_> {
             "none" => GitStrategy::None,
             "empty" => GitStrategy::Empty,
             other => {
-                self.warn("GIT_STRATEGY", other, "the project's default is used");
+                let used = if default == GitStrategy::Fetch { "fetch" } else { "clone" };
+                self.warnings.push(format!(
+                    "GIT_STRATEGY: expected either 'clone', 'fetch', 'none' or 'empty' got {other:?}, using default value '{used}'"
+                ));
                 default
             }
         }
@@ -265,7 +272,17 @@ mod tests {
         assert_eq!((settings.strategy, settings.checkout), (GitStrategy::Fetch, true));
         assert_eq!((settings.get_sources_attempts, settings.artifact_download_attempts), (10, 1));
         assert_eq!((settings.script_timeout, settings.after_script_timeout), (None, Duration::from_secs(3600)));
-        assert_eq!(warnings.len(), 6, "{warnings:#?}");
+        assert_eq!(
+            warnings,
+            [
+                "GIT_STRATEGY: expected either 'clone', 'fetch', 'none' or 'empty' got \"svn\", using default value 'fetch'",
+                "GIT_CHECKOUT: expected bool got \"maybe\", using default value: true",
+                "GET_SOURCES_ATTEMPTS: number of attempts out of the range [1, 10], clamping to: 10",
+                "ARTIFACT_DOWNLOAD_ATTEMPTS: expected int got \"many\", using default value: 1",
+                "Ignoring relative RUNNER_SCRIPT_TIMEOUT timeout: -5s",
+                "RUNNER_AFTER_SCRIPT_TIMEOUT timeout: 2h is longer than job timeout. Setting to job timeout",
+            ]
+        );
     }
 
     #[test]

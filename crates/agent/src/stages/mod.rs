@@ -18,6 +18,7 @@ pub mod cleanup;
 pub mod download_artifacts;
 pub mod get_sources;
 pub mod prepare;
+mod provenance;
 pub mod step_script;
 pub mod upload_artifacts;
 
@@ -91,20 +92,24 @@ impl Run {
     /// Runs a script in the job's shell. Variables reach it through its environment: they are on no command
     /// line, and a script that is traced does not print them.
     pub async fn script(&self, script: Script<'_>) -> Result<(), Failure> {
-        let Some(shell) = &self.shell else { return Err(Failure::system("shell not found in this image")) };
+        let Some(shell) = &self.shell else { return Err(Failure::system(self.no_shell())) };
         if !script.directory.is_dir() {
             return Err(self.helper_failed(&format!("{}: no such directory", script.directory.display())));
         }
         let broken = |what: &str, error: std::io::Error| Failure::system(format!("{what}: {error}"));
-        let environment = self
+        // In GitLab's runner the stage's script writes them, so it is the script that fails.
+        let mut environment = self
             .workspace
             .environment(&self.variables, script.status)
-            .map_err(|error| broken("cannot write the stage's files", error))?;
-        let text = shell::frame(script.body, self.settings.debug_trace);
+            .map_err(|error| self.helper_failed(&format!("cannot write the stage's files: {error}")))?;
+        let exports = shell::take_long(&mut environment);
+        let text = self.frame().around(&exports, script.body);
         let input = shell::in_memory(&text).map_err(|error| broken("cannot hold the script", error))?;
         let mut command = Command::new(shell);
         command.current_dir(script.directory).env_clear().envs(environment).stdin(input);
         command.envs(script.environment.iter().map(|(key, value)| (key, value)));
+        // After everything else: the job's own value would keep git from being let in.
+        command.envs(get_sources::user_settings(self).map(|path| ("GIT_CONFIG_GLOBAL", path)));
         let output = |stream, bytes: &[u8]| self.trace.write(stream, bytes);
         let ended = process::run(&mut command, self.orphans, output, self.stops.stopped(script.limits)).await;
         match ended.map_err(|error| broken("cannot start the shell", error))? {

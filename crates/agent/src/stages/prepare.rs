@@ -19,7 +19,7 @@ fn prepare(run: &Run) -> Result<(), Failure> {
     let host = gethostname().map_or_else(|_| "this task".into(), |name| name.to_string_lossy().into_owned());
     run.say(&format!("Running on {host}...\n"));
     if run.shell.is_none() {
-        return Err(Failure::system("prepare environment: shell not found in this image"));
+        return Err(Failure::system(format!("prepare environment: {}", run.no_shell())));
     }
     run.workspace.prepare().map_err(|error| {
         Failure::system(format!("prepare environment: cannot make {}: {error}", run.workspace.project.display()))

@@ -217,27 +217,44 @@ async fn what_this_runner_does_not_do_is_said() {
 }
 
 #[tokio::test]
-async fn a_job_that_needs_what_this_runner_cannot_do_is_refused_by_name() {
-    for (field, value, word) in [
-        ("secrets", json!({"DB_PASSWORD": {"vault": {}}}), "DB_PASSWORD"),
-        ("run", json!("[{\"name\":\"x\"}]"), "GitLab Functions"),
-        (
-            "variables",
-            json!([{"key": "GIT_CLONE_PATH", "value": "/etc"}, {"key": "FF_TIMESTAMPS", "value": "0"}]),
-            "GIT_CLONE_PATH",
-        ),
-    ] {
-        let mut world = World::new(&["echo never"]).await;
-        world.payload[field] = value;
-        world.run().await.failed("runner_configuration_error", 0).shows(word).hides("never\n");
-    }
+async fn a_clone_path_outside_of_the_builds_directory_is_refused() {
+    let mut world = World::new(&["echo never"]).await;
+    world.set("GIT_CLONE_PATH", "/etc");
+    world.run().await.failed("runner_configuration_error", 0).shows("GIT_CLONE_PATH").hides("never\n");
+}
+
+#[tokio::test]
+async fn a_shell_that_is_not_there_is_named() {
+    let mut world = World::new(&["echo never"]).await;
+    world.runner["shell"] = json!("zsh");
+    let ended = world.run().await.failed("runner_system_failure", 0);
+    ended.shows("prepare environment: shell not found in this image: there is no zsh").hides("never\n");
+}
+
+#[tokio::test]
+async fn a_job_that_ends_before_its_last_stage_leaves_no_secret() {
+    let mut world = World::new(&["cat \"$KEY\"", "sleep 600"]).await;
+    world.payload["runner_info"]["timeout"] = json!(1);
+    world.variable(json!({"key": "KEY", "value": "in a file\n", "file": true}));
+    world.run().await.failed("job_execution_timeout", 0).shows("in a file\n");
+    let temporary = format!("{}.tmp", world.project().display());
+    assert!(!std::path::Path::new(&temporary).exists(), "{temporary} is still there");
+}
+
+#[tokio::test]
+async fn too_many_variables_for_later_stages_are_the_scripts_failure() {
+    let mut world = World::new(&["head -c 2000000 /dev/zero | tr '\\0' x >> \"$GITLAB_ENV\""]).await;
+    world.set("AFTER_SCRIPT_IGNORE_ERRORS", "false");
+    world.after_script(&["echo never"]);
+    let ended = world.run().await.failed("script_failure", 1);
+    ended.shows("the file $GITLAB_ENV is larger than").hides("\nnever");
 }
 
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_warned_about() {
     let mut world = World::new(&["true"]).await;
     world.set("RUNNER_SCRIPT_TIMEOUT", "soon");
-    world.run().await.succeeded().shows("WARNING: RUNNER_SCRIPT_TIMEOUT: \"soon\" is not usable");
+    world.run().await.succeeded().shows("WARNING: Ignoring malformed RUNNER_SCRIPT_TIMEOUT timeout: soon");
 }
 
 #[tokio::test]
