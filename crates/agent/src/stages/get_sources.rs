@@ -1,25 +1,27 @@
-//! `get_sources`: the repository, by the image's own git (protocol 7.3).
+//! `get_sources`: the repository, by the image's own git, or by the agent where the image has none (protocol 7.3).
 
-use std::fmt::Write as _;
-use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use job::payload::Hook;
 use job::settings::{GitStrategy, Submodules};
 use job::trace::line;
-use walkdir::WalkDir;
+use tokio::time::Instant;
 
 use super::{Failure, RUNNING, Script};
 use crate::run::Run;
-use crate::shell::{commands, print, print_line, quote};
-use crate::stop::Limits;
-use crate::workspace::write_secret;
+use crate::stop::{Limits, Stop};
 
+mod clean_up;
+mod git_files;
+mod leftovers;
 mod remote;
+mod script;
+mod submodules;
+mod without_git;
 
+pub use clean_up::clean_up;
+pub use git_files::user_settings;
 use remote::Remote;
 
 /// Between two tries (protocol 7.3.2): the first wait, doubled each time, and its limit.
@@ -27,44 +29,50 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 /// The same without `FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY`.
 const SHORT_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
-/// What earlier, killed processes of git leave behind (protocol 7.3.8).
-const LEFTOVERS: [&str; 4] = ["index.lock", "shallow.lock", "HEAD.lock", "config.lock"];
-
 pub async fn run(run: &Run) -> Result<(), Failure> {
-    let (first, longest) = match run.variables.flag("FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY") {
-        true => BACKOFF,
-        false => SHORT_BACKOFF,
-    };
-    let mut wait = first;
+    let timeout = run.runner.get_sources_timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let limits = Limits { until: timeout.map(|timeout| Instant::now() + timeout), ..Limits::default() };
+    match attempts(run, limits).await {
+        Err(Failure::Stopped(Stop::StageTimedOut)) => Err(Failure::Stopped(Stop::SourcesTimedOut)),
+        result => result,
+    }
+}
+
+async fn attempts(run: &Run, limits: Limits) -> Result<(), Failure> {
+    let exponential = run.variables.flag("FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY");
     let mut attempt = 1;
     loop {
-        let result = run.section("get_sources", "Getting source from Git repository", get(run)).await;
+        let result = run.section("get_sources", "Getting source from Git repository", get(run, limits)).await;
         match result {
             Err(Failure::Exit(_)) if attempt < run.settings.get_sources_attempts => {}
             result => return result,
         }
-        run.unless_stopped(Limits::default(), tokio::time::sleep(wait)).await?;
-        wait = (wait * 2).min(longest);
+        run.unless_stopped(limits, tokio::time::sleep(pause_after(attempt, exponential))).await?;
         attempt += 1;
         if attempt == 2 {
-            clear_worktree(run).await?;
+            clear_worktree(run, limits).await?;
         }
     }
 }
 
+/// The wait after a failed attempt; the first one is 1.
+fn pause_after(attempt: u32, exponential: bool) -> Duration {
+    let (first, longest) = if exponential { BACKOFF } else { SHORT_BACKOFF };
+    first.saturating_mul(2u32.saturating_pow(attempt - 1)).min(longest)
+}
+
 /// A failure here is no reason not to try again.
-async fn clear_worktree(run: &Run) -> Result<(), Failure> {
+async fn clear_worktree(run: &Run, limits: Limits) -> Result<(), Failure> {
     if !run.workspace.project.is_dir() {
         return Ok(());
     }
     let title = "Deleting all tracked and untracked files due to source fetch failure";
-    let body = "git rm -rf --ignore-unmatch --quiet .\ngit clean -ffdx -q\n";
     let script = Script {
-        body,
+        body: "git rm -rf --ignore-unmatch --quiet .\ngit clean -ffdx -q\n",
         directory: &run.workspace.project,
         status: RUNNING,
         environment: &[],
-        limits: Limits::default(),
+        limits,
     };
     match run.section("clear_worktree", title, run.script(script)).await {
         Err(Failure::Exit(_)) => Ok(()),
@@ -72,258 +80,101 @@ async fn clear_worktree(run: &Run) -> Result<(), Failure> {
     }
 }
 
-async fn get(run: &Run) -> Result<(), Failure> {
-    let strategy = run.settings.strategy;
-    if run.settings.submodules == Submodules::Unknown {
-        return Err(Failure::system("GIT_SUBMODULE_STRATEGY must be none, normal or recursive"));
-    }
+async fn get(run: &Run, limits: Limits) -> Result<(), Failure> {
+    let (strategy, project) = (run.settings.strategy, &run.workspace.project);
     let remote = Remote::of(run);
-    make_room(run, strategy)
-        .map_err(|error| Failure::system(format!("cannot prepare the project directory: {error}")))?;
-    if matches!(strategy, GitStrategy::None | GitStrategy::Empty) {
-        run.say(&line::info("Skipping Git repository setup"));
-        run.say(&line::info("Skipping Git checkout"));
-        run.say(&line::info("Skipping Git submodules setup"));
-        return Ok(());
+    let not_prepared = |error| Failure::system(format!("cannot prepare the project directory: {error}"));
+    git_files::write_user_settings(run, &remote).map_err(not_written)?;
+    match strategy {
+        GitStrategy::None => run.say(&line::info("Skipping Git repository setup")),
+        GitStrategy::Empty => {
+            run.say(&line::info("Skipping Git repository setup and creating an empty build directory"));
+            leftovers::remove_tree(project).map_err(not_prepared)?;
+        }
+        GitStrategy::Clone | GitStrategy::Fetch => {
+            refuse(run)?;
+            leftovers::remove(&project.join(".git"), forgets_settings(run)).map_err(not_prepared)?;
+            git_files::write(run, &remote).map_err(not_written)?;
+            return by_some_git(run, &remote, limits).await;
+        }
     }
-    write_git_files(run, &remote).map_err(|error| Failure::system(format!("cannot write git's settings: {error}")))?;
+    run.say(&line::info("Skipping Git checkout"));
+    run.say(&line::info("Skipping Git submodules setup"));
+    std::fs::create_dir_all(project).map_err(not_prepared)
+}
+
+fn not_written(error: std::io::Error) -> Failure {
+    Failure::system(format!("cannot write git's settings: {error}"))
+}
+
+/// What no script can be written for (protocol 7.3.1).
+fn refuse(run: &Run) -> Result<(), Failure> {
+    match run.settings.submodules {
+        Submodules::Unknown => Err(Failure::system("GIT_SUBMODULE_STRATEGY must be none, normal or recursive")),
+        Submodules::None => Ok(()),
+        Submodules::Normal | Submodules::Recursive => {
+            match run.settings.submodule_paths.iter().any(|path| path == ":(exclude)") {
+                false => Ok(()),
+                true => Err(Failure::system(
+                    "GIT_SUBMODULE_PATHS: :(exclude) excludes nothing: there must be no space before its path",
+                )),
+            }
+        }
+    }
+}
+
+/// Whether settings and hooks of an earlier job go before this one begins (protocol 7.3.8).
+fn forgets_settings(run: &Run) -> bool {
+    run.runner.clean_git_config.unwrap_or(run.settings.strategy != GitStrategy::None)
+}
+
+/// The hooks may install git, so who gets the sources is decided after them. With git in the image the whole stage is
+/// one shell, as in GitLab's runner.
+async fn by_some_git(run: &Run, remote: &Remote, limits: Limits) -> Result<(), Failure> {
+    if has_program(run, "git")? {
+        return shell(
+            run,
+            &(script::hooks_before(run) + &script::sources(run, remote) + &script::hooks_after(run)),
+            limits,
+        )
+        .await;
+    }
+    let before = script::hooks_before(run);
+    if !before.is_empty() {
+        shell(run, &before, limits).await?;
+        if has_program(run, "git")? {
+            return shell(run, &(script::sources(run, remote) + &script::hooks_after(run)), limits).await;
+        }
+    }
+    without_git::get(run, remote, limits).await?;
+    let after = script::hooks_after(run);
+    match after.is_empty() {
+        true => Ok(()),
+        false => shell(run, &(script::enter_project(run) + &after), limits).await,
+    }
+}
+
+async fn shell(run: &Run, body: &str, limits: Limits) -> Result<(), Failure> {
     let mut environment = vec![
         ("GIT_TERMINAL_PROMPT", "0".to_owned()),
         ("GCM_INTERACTIVE", "Never".to_owned()),
-        ("GLR_EXT_GIT_CONFIG_PATH", settings_file(run).display().to_string()),
+        ("GLR_EXT_GIT_CONFIG_PATH", git_files::settings_file(run).display().to_string()),
     ];
-    if !run.settings.lfs_is_the_jobs_choice {
+    if !run.settings.lfs_skip_smudge {
+        // Fetched all at once after the checkout instead of one by one during it.
         environment.push(("GIT_LFS_SKIP_SMUDGE", "1".to_owned()));
     }
-    let script = Script {
-        body: &body(run, &remote),
-        directory: &run.workspace.builds,
-        status: RUNNING,
-        environment: &environment,
-        limits: Limits::default(),
-    };
-    run.script(script).await
+    let directory = &run.workspace.builds;
+    run.script(Script { body, directory, status: RUNNING, environment: &environment, limits }).await
 }
 
-/// Brings the project directory into the state in which the strategy wants it.
-fn make_room(run: &Run, strategy: GitStrategy) -> io::Result<()> {
-    let project = &run.workspace.project;
-    match strategy {
-        GitStrategy::Clone | GitStrategy::Empty => remove_tree(project)?,
-        GitStrategy::Fetch => forget_earlier_settings(&project.join(".git"))?,
-        GitStrategy::None => {}
-    }
-    match strategy {
-        // git makes it; the hooks before it may rely on its absence.
-        GitStrategy::Clone | GitStrategy::Fetch => Ok(()),
-        GitStrategy::None | GitStrategy::Empty => fs::create_dir_all(project),
-    }
-}
-
-fn remove_tree(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Without root, what is in a read-only directory cannot be removed before it is made writable.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            for entry in WalkDir::new(directory).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
-                fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700))?;
-            }
-            fs::remove_dir_all(directory)
-        }
-        result => result,
-    }
-}
-
-/// Settings and hooks of an earlier job must not act on this one.
-fn forget_earlier_settings(git: &Path) -> io::Result<()> {
-    if !git.is_dir() {
-        return Ok(());
-    }
-    for entry in WalkDir::new(git).into_iter().flatten() {
-        let name = entry.file_name().to_string_lossy();
-        let relative = entry.path().strip_prefix(git).unwrap_or(entry.path());
-        let in_refs = relative.components().any(|part| part.as_os_str() == "refs");
-        if entry.file_type().is_file() && (LEFTOVERS.contains(&&*name) || (in_refs && name.ends_with(".lock"))) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    crate::workspace::remove_if_present(&git.join("config"))?;
-    remove_tree(&git.join("hooks"))
-}
-
-fn settings_file(run: &Run) -> PathBuf {
-    run.workspace.temporary.join(".gitlab-runner.ext.conf")
-}
-
-fn template(run: &Run) -> PathBuf {
-    run.workspace.temporary.join("git-template")
-}
-
-/// The files from which git takes its settings and the job's token: neither is on a command line or in `.git/config`.
-///
-/// GitLab's runner writes the token into URLs by `insteadOf` (protocol 7.3.4); git then passes the URL to
-/// `git-remote-https` as an argument, where every process can read it. A credential store is read from its file.
-fn write_git_files(run: &Run, remote: &Remote) -> io::Result<()> {
-    let template = template(run);
-    remove_tree(&template)?;
-    fs::create_dir_all(&template)?;
-    let include = format!(
-        "[init]\n\tdefaultBranch = none\n[fetch]\n\trecurseSubmodules = false\n[credential]\n\tinteractive = never\n\
-         [gc]\n\tautoDetach = false\n[include]\n\tpath = {}\n",
-        config_value(&settings_file(run).display().to_string())
-    );
-    fs::write(template.join("config"), include)?;
-
-    let store = run.workspace.temporary.join(".git-credentials");
-    let mut settings = String::new();
-    if let Some(id) = &run.gitlab.correlation_id
-        && run.variables.flag("FF_USE_GITALY_CORRELATION_ID")
-    {
-        let header = config_value(&format!("X-Gitaly-Correlation-ID: {id}"));
-        let _ = writeln!(settings, "[http]\n\textraHeader = {header}");
-    }
-    if run.variables.flag("FF_USE_GIT_BUNDLE_URIS") {
-        settings.push_str("[transfer]\n\tbundleURI = true\n");
-    }
-    let authority = run.variables.get("CI_SERVER_TLS_CA_FILE");
-    for host in &remote.hosts {
-        let section = config_value(host);
-        if let Some(file) = &authority {
-            let _ = writeln!(settings, "[http {section}]\n\tsslCAInfo = {}", config_value(file));
-        }
-        // The empty helper keeps the user's own ones from storing a token that is soon worthless.
-        let helper = config_value(&format!("store --file={}", quote(&store.display().to_string())));
-        let _ = writeln!(settings, "[credential {section}]\n\thelper =\n\thelper = {helper}");
-    }
-    if run.settings.submodules_over_https {
-        settings.push_str(&remote.over_https(run));
-    }
-    write_secret(&settings_file(run), settings.as_bytes())?;
-    write_secret(&store, remote.credentials.as_bytes())
-}
-
-/// A value of git's configuration in quotes.
-fn config_value(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
-}
-
-/// The script of the stage: git's calls between the hooks.
-fn body(run: &Run, remote: &Remote) -> String {
-    let (git, settings) = (&run.payload.git_info, &run.settings);
-    let no_git = "this image has no git: install it in the image, or set GIT_STRATEGY to none or empty";
-    let mut text =
-        format!("if ! command -v git >/dev/null 2>&1; then\n{}exit 1\nfi\n", print_line(&line::error(no_git)));
-    text.push_str(&hooks(run, "pre_get_sources_script", &[&run.runner.pre_get_sources_script], &[]));
-    text.push_str(&print_line(&line::info(&match git.depth {
-        0 => "Fetching changes...".to_owned(),
-        depth => format!("Fetching changes with git depth set to {depth}..."),
-    })));
-    let project = quote(&run.workspace.project.display().to_string());
-    let format = match git.repo_object_format.as_str() {
-        "" | "sha1" => String::new(),
-        format => format!(" --object-format {}", quote(format)),
-    };
-    let _ = writeln!(text, "git init {project} --template {}{format}", quote(&template(run).display().to_string()));
-    let _ = writeln!(text, "cd {project}");
-    let _ = writeln!(text, "git remote add origin {}", quote(&remote.url));
-    text.push_str(&print_line(&line::info("Created fresh repository.")));
-    text.push_str(&fetch(run));
-    match settings.checkout {
-        true => text.push_str(&checkout(run)),
-        false => text.push_str(&print_line(&line::info("Skipping Git checkout"))),
-    }
-    match settings.submodules {
-        Submodules::None | Submodules::Unknown => {
-            text.push_str(&print_line(&line::info("Skipping Git submodules setup")));
-        }
-        Submodules::Normal => text.push_str(&submodules(run, "")),
-        Submodules::Recursive => text.push_str(&submodules(run, " --recursive")),
-    }
-    text.push_str(&hooks(run, "post_get_sources_script", &[], &[&run.runner.post_get_sources_script]));
-    text
-}
-
-fn fetch(run: &Run) -> String {
-    let (git, settings) = (&run.payload.git_info, &run.settings);
-    let agent = format!("{} {} {}", job::PRODUCT, job::VERSION, job::variables::platform());
-    let refspecs: Vec<_> = git.refspecs.iter().map(|refspec| quote(refspec)).collect();
-    let flags: Vec<_> = settings.fetch_flags.iter().map(|flag| quote(flag)).collect();
-    let fetch = format!(
-        "git -c {} fetch origin --no-recurse-submodules {}",
-        quote(&format!("http.userAgent={agent}")),
-        refspecs.join(" ")
-    );
-    let flags = flags.join(" ");
-    match git.depth {
-        0 => format!("if [ -f .git/shallow ]; then\n{fetch} --unshallow {flags}\nelse\n{fetch} {flags}\nfi\n"),
-        depth => format!("{fetch} --depth {depth} {flags}\n"),
-    }
-}
-
-fn checkout(run: &Run) -> String {
-    let git = &run.payload.git_info;
-    let short: String = git.sha.chars().take(8).collect();
-    let title = format!("Checking out {short} as detached HEAD (ref is {})...", git.reference);
-    let mut text = print_line(&line::info(&title));
-    let _ = writeln!(text, "git -c submodule.recurse=false checkout -f -q {}", quote(&git.sha));
-    if !run.settings.clean_flags.is_empty() {
-        let _ = writeln!(text, "git clean {}", quoted(&run.settings.clean_flags));
-    }
-    if !run.settings.lfs_is_the_jobs_choice {
-        let _ = write!(text, "if git lfs version >/dev/null 2>&1; then\ngit lfs pull\n{}fi\n", print(""));
-    }
-    text
-}
-
-/// Submodules in the order of protocol 7.3.7.
-fn submodules(run: &Run, recursive: &str) -> String {
-    let settings = &run.settings;
-    let kind = if recursive.is_empty() { "" } else { "recursively " };
-    let paths = if settings.submodule_paths.is_empty() {
-        String::new()
-    } else {
-        format!(" -- {}", quoted(&settings.submodule_paths))
-    };
-    let depth =
-        if settings.submodule_depth == 0 { String::new() } else { format!(" --depth {}", settings.submodule_depth) };
-    let clean = if settings.clean_flags.is_empty() { "-ffdx".to_owned() } else { quoted(&settings.clean_flags) };
-    let clean = quote(&format!("git clean {clean}"));
-    let include = quote(&format!("include.path={}", settings_file(run).display()));
-    let set_include =
-        quote(&format!("git config --replace-all include.path {}", quote(&settings_file(run).display().to_string())));
-    let sync = format!("git submodule --quiet sync{recursive}{paths}");
-    let update = format!(
-        "git -c {include} submodule update --init{recursive}{depth} {}{paths}",
-        quoted(&settings.submodule_update_flags)
-    );
-    let foreach = format!("git submodule foreach{recursive}");
-    let mut text = print_line(&line::info(&format!("Updating/initializing submodules {kind}...").replace("  ", " ")));
-    let _ = write!(
-        text,
-        "git submodule init{paths}\n{sync}\n{foreach} {clean}\n{foreach} 'git reset --hard'\n\
-         if ! {update}; then\n{}{sync}\n{update}\n{foreach} 'git reset --hard'\nfi\n{sync}\n{foreach} {clean}\n\
-         git submodule --quiet foreach --recursive {set_include}\n",
-        print_line(&line::warning("Updating submodules failed. Retrying..."))
-    );
-    if !settings.lfs_is_the_jobs_choice {
-        let _ = writeln!(text, "if git lfs version >/dev/null 2>&1; then {foreach} 'git lfs pull'; fi");
-    }
-    text
-}
-
-fn quoted(words: &[String]) -> String {
-    words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// The runner's own hook lies around the job's: before it at the start, after it at the end.
-fn hooks(run: &Run, name: &str, before: &[&String], after: &[&String]) -> String {
-    let own = |scripts: &[&String]| -> String {
-        let scripts: Vec<_> = scripts.iter().filter(|script| !script.trim().is_empty()).map(|s| (*s).clone()).collect();
-        commands(&scripts, name, run.echo())
-    };
-    let of_job = |hook: &Hook| commands(&hook.script, name, run.echo());
-    let job: String = run.payload.hooks.iter().filter(|hook| hook.name == name).map(of_job).collect();
-    own(before) + &job + &own(after)
+/// Whether the job's shell would find this program.
+fn has_program(run: &Run, name: &str) -> Result<bool, Failure> {
+    let environment = run.workspace.environment(&run.variables, RUNNING).map_err(not_written)?;
+    let places = environment.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
+    let is_program =
+        |path: PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    Ok(std::env::split_paths(&places).any(|place| is_program(place.join(name))))
 }
 
 #[cfg(test)]
@@ -331,34 +182,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_gits_configuration_are_quoted() {
-        assert_eq!(config_value(r#"a "b" \c"#), r#""a \"b\" \\c""#);
-    }
-
-    #[test]
-    fn what_an_earlier_job_left_in_git_does_not_act_on_the_next() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let git = dir.path().join(".git");
-        for file in [
-            "index.lock",
-            "config",
-            "hooks/post-checkout",
-            "refs/heads/a.lock",
-            "refs/heads/a",
-            "modules/m/index.lock",
-            "objects/x.lock",
-        ] {
-            let path = git.join(file);
-            fs::create_dir_all(path.parent().expect("a parent")).and_then(|()| fs::write(path, "")).expect("a file");
-        }
-        forget_earlier_settings(&git).expect("cleaned");
-        let left: Vec<_> = WalkDir::new(&git)
-            .sort_by_file_name()
-            .into_iter()
-            .flatten()
-            .filter(|entry| entry.file_type().is_file())
-            .map(|entry| entry.path().strip_prefix(&git).expect("below").display().to_string())
-            .collect();
-        assert_eq!(left, ["objects/x.lock", "refs/heads/a"]);
+    fn attempts_are_ever_further_apart_up_to_a_limit() {
+        let pauses = |exponential| [1, 2, 3, 4, 7, 9].map(|attempt| pause_after(attempt, exponential).as_secs());
+        assert_eq!(pauses(true), [5, 10, 20, 40, 300, 300]);
+        assert_eq!(pauses(false), [1, 2, 4, 5, 5, 5]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use job::secret::ExposeSecret;
+use job::secret::{ExposeSecret, SecretString};
 
 use crate::run::Run;
 
@@ -16,6 +16,10 @@ pub struct Remote {
     pub hosts: BTreeSet<String>,
     /// In the format of git's credential store: one URL with user and password per line.
     pub credentials: String,
+    /// `name:password` for these hosts.
+    pub login: SecretString,
+    /// Where all projects are, if that is HTTP: the runner's `clone_url`, else its `url`.
+    base: Option<String>,
 }
 
 /// An URL in its parts. `scheme` is empty for a path or git's short form of an SSH address.
@@ -55,36 +59,51 @@ impl Remote {
     pub fn of(run: &Run) -> Self {
         let token_login = format!("{TOKEN_USER}:{}", run.payload.token.expose_secret());
         let given = run.payload.git_info.repo_url.expose_secret();
-        let given_login = parts(given).login.unwrap_or(&token_login).to_owned();
-        let url = match run.runner.clone_url.trim_end_matches('/') {
-            "" => without_password(given),
-            base => {
-                let path = run.variables.get("CI_PROJECT_PATH").unwrap_or_default();
-                with_ssh_user(&format!("{}/{path}.git", without_password(base)))
-            }
+        let clone_url = match run.runner.clone_url.trim_end_matches('/') {
+            "" => None,
+            base => Some((base, run.variables.get("CI_PROJECT_PATH").unwrap_or_default())),
         };
-        Self::new(url, &run.gitlab.url, &given_login)
+        Self::new(given, clone_url, &run.gitlab.url, &token_login)
     }
 
-    fn new(url: String, gitlab: &str, login: &str) -> Self {
-        let hosts: BTreeSet<_> =
-            [parts(&url), parts(gitlab)].iter().filter(|at| at.is_http()).map(Parts::origin).collect();
+    /// `clone_url` comes with the project's path.
+    fn new(given: &str, clone_url: Option<(&str, String)>, gitlab: &str, token_login: &str) -> Self {
+        let url = match &clone_url {
+            None => without_password(given),
+            Some((base, path)) => with_ssh_user(&format!("{}/{path}.git", without_password(base))),
+        };
+        let login = parts(given).login.filter(|_| parts(given).is_http()).unwrap_or(token_login);
+        let base = without_password(clone_url.map_or(gitlab, |(base, _)| base).trim_end_matches('/'));
+        // Submodules name projects by any of these.
+        let addresses = [&url, &base, given].map(|address| parts(address));
+        let hosts: BTreeSet<_> = addresses.iter().filter(|at| at.is_http()).map(Parts::origin).collect();
         let line = |host: &String| host.replacen("://", &format!("://{login}@"), 1) + "\n";
         let credentials = hosts.iter().map(line).collect();
-        Self { url, hosts, credentials }
+        let base = Some(base).filter(|base| parts(base).is_http());
+        Self { login: login.into(), hosts, credentials, base, url }
+    }
+
+    /// `scheme://host:port` of the project, where that is HTTP.
+    pub fn host(&self) -> Option<String> {
+        let parts = parts(&self.url);
+        parts.is_http().then(|| parts.origin())
     }
 
     /// Reads the SSH addresses of GitLab as HTTPS ones (protocol 7.3.4): a job has a token, but no SSH key.
     pub fn over_https(&self, run: &Run) -> String {
-        let Some(base) = self.hosts.iter().next_back() else { return String::new() };
         let value = |key| run.variables.get(key).filter(|value| !value.is_empty());
-        let Some(host) = value("CI_SERVER_SHELL_SSH_HOST").or_else(|| value("CI_SERVER_HOST")) else {
-            return String::new();
-        };
-        match value("CI_SERVER_SHELL_SSH_PORT").filter(|port| port != "22") {
-            Some(port) => format!("[url \"{base}/\"]\n\tinsteadOf = ssh://git@{host}:{port}/\n"),
-            None => format!("[url \"{base}/\"]\n\tinsteadOf = git@{host}:\n\tinsteadOf = ssh://git@{host}/\n"),
+        let host = value("CI_SERVER_SHELL_SSH_HOST").or_else(|| value("CI_SERVER_HOST"));
+        match (&self.base, host) {
+            (Some(base), Some(host)) => over_https(base, &host, value("CI_SERVER_SHELL_SSH_PORT")),
+            _ => String::new(),
         }
+    }
+}
+
+fn over_https(base: &str, host: &str, port: Option<String>) -> String {
+    match port.filter(|port| port != "22") {
+        Some(port) => format!("[url \"{base}/\"]\n\tinsteadOf = ssh://git@{host}:{port}/\n"),
+        None => format!("[url \"{base}/\"]\n\tinsteadOf = git@{host}:\n\tinsteadOf = ssh://git@{host}/\n"),
     }
 }
 
@@ -106,25 +125,52 @@ fn with_ssh_user(url: &str) -> String {
 mod tests {
     use super::*;
 
+    const GIVEN: &str = "https://gitlab-ci-token:s3cret@gitlab.example.com:8443/grp/app.git";
+
     #[test]
     fn the_token_leaves_the_url_and_is_kept_for_each_address_of_gitlab() {
-        let url = without_password("https://gitlab-ci-token:s3cret@gitlab.example.com:8443/grp/app.git");
-        assert_eq!(url, "https://gitlab.example.com:8443/grp/app.git");
-        let remote = Remote::new(url, "http://internal/gitlab", "gitlab-ci-token:s3cret");
+        let remote = Remote::new(GIVEN, None, "http://internal/gitlab/", "gitlab-ci-token:other");
+        assert_eq!(remote.url, "https://gitlab.example.com:8443/grp/app.git");
         assert_eq!(
             remote.credentials,
             "http://gitlab-ci-token:s3cret@internal\nhttps://gitlab-ci-token:s3cret@gitlab.example.com:8443\n"
         );
-        assert!(!remote.url.contains("s3cret"));
+        assert_eq!(remote.host().as_deref(), Some("https://gitlab.example.com:8443"));
+        assert_eq!(remote.base.as_deref(), Some("http://internal/gitlab"));
+    }
+
+    #[test]
+    fn another_address_of_gitlab_takes_the_place_of_the_given_one() {
+        let at = |base| Remote::new(GIVEN, Some((base, "grp/app".into())), "https://gitlab.example.com", "me:t");
+        let http = at("http://10.0.0.5/gitlab");
+        assert_eq!(http.url, "http://10.0.0.5/gitlab/grp/app.git");
+        assert_eq!(
+            http.hosts.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["http://10.0.0.5", "https://gitlab.example.com:8443"]
+        );
+        let ssh = at("ssh://10.0.0.5:2222");
+        assert_eq!((ssh.url.as_str(), ssh.host(), ssh.base), ("ssh://git@10.0.0.5:2222/grp/app.git", None, None));
+        assert_eq!(at("ssh://me@10.0.0.5").url, "ssh://me@10.0.0.5/grp/app.git");
     }
 
     #[test]
     fn addresses_without_passwords_stay_as_they_are() {
         for url in ["file:///srv/repo.git", "/srv/repo.git", "git@host:grp/app.git", "ssh://git@host/grp/app.git"] {
-            assert_eq!(without_password(url), url);
-            assert!(Remote::new(url.into(), "", "user:pass").hosts.is_empty(), "{url}");
+            let remote = Remote::new(url, None, "", "user:pass");
+            assert_eq!((remote.url.as_str(), remote.hosts.len(), remote.credentials.as_str()), (url, 0, ""));
         }
-        assert_eq!(with_ssh_user("ssh://host/grp/app.git"), "ssh://git@host/grp/app.git");
-        assert_eq!(with_ssh_user("https://host/app.git"), "https://host/app.git");
+    }
+
+    #[test]
+    fn ssh_addresses_are_read_as_https_ones() {
+        assert_eq!(
+            over_https("https://h/gitlab", "h", Some("22".into())),
+            "[url \"https://h/gitlab/\"]\n\tinsteadOf = git@h:\n\tinsteadOf = ssh://git@h/\n"
+        );
+        // With a port of its own the short form names another server.
+        assert_eq!(
+            over_https("https://h", "h", Some("2222".into())),
+            "[url \"https://h/\"]\n\tinsteadOf = ssh://git@h:2222/\n"
+        );
     }
 }
