@@ -19,7 +19,7 @@ pub(crate) const RUNNER_TOKEN: HeaderName = HeaderName::from_static("runner-toke
 pub(crate) const JOB_TOKEN: HeaderName = HeaderName::from_static("job-token");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// GitLab's answer to a request for jobs may take its whole long poll; large uploads take their time as well.
+/// GitLab's answer to a request for jobs may take its whole long poll; large downloads take their time as well.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(600);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// GitLab's `connection_max_age`: load balancers shift, and certificates are renewed.
@@ -122,6 +122,9 @@ struct Shared {
 
 struct Connections {
     http: reqwest::Client,
+    /// For what may take long to be sent: the others end a call whose answer has not begun in time, also if that is so
+    /// because its body is still on the way.
+    uploads: reqwest::Client,
     chain: Arc<ShownChain>,
     authority: Option<String>,
     certificate: Option<ClientCertificate>,
@@ -174,7 +177,11 @@ impl Client {
     }
 
     /// A call under way keeps the connection that it has, also one that is no longer used for others.
-    fn http(&self) -> reqwest::Client {
+    pub(crate) fn http(&self) -> reqwest::Client {
+        self.connection(|connections| &connections.http)
+    }
+
+    fn connection(&self, which: impl Fn(&Connections) -> &reqwest::Client) -> reqwest::Client {
         let mut connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
         if connections.are_outdated(&self.shared.config) {
             match Connections::new(&self.shared.config) {
@@ -183,7 +190,7 @@ impl Client {
                 Err(error) => tracing::warn!(%error, "cannot renew the connections to GitLab"),
             }
         }
-        connections.http.clone()
+        which(&connections).clone()
     }
 
     /// One call with up to five attempts; `complete` makes each attempt's request anew. Redirects are
@@ -194,7 +201,27 @@ impl Client {
         url: Url,
         complete: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Answer, CallError> {
-        let (http, started) = (self.http(), Instant::now());
+        self.send_over(self.http(), method, url, complete).await
+    }
+
+    /// The same for a call with a large body; `complete` says how long it may take.
+    pub(crate) async fn send_large(
+        &self,
+        method: Method,
+        url: Url,
+        complete: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Answer, CallError> {
+        self.send_over(self.connection(|connections| &connections.uploads), method, url, complete).await
+    }
+
+    async fn send_over(
+        &self,
+        http: reqwest::Client,
+        method: Method,
+        url: Url,
+        complete: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Answer, CallError> {
+        let started = Instant::now();
         let request_id = uuid::Uuid::new_v4().simple().to_string();
         let tell = |status: Option<StatusCode>, attempts| {
             if let Some(observer) = &self.observer {
@@ -230,18 +257,21 @@ impl Connections {
         // Before they are read: a change in between is seen at the next call.
         let stamps = config.stamps();
         let tls = Tls::new(config)?;
-        let builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.config)
-            .user_agent(user_agent())
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(30))
-            .read_timeout(HEADER_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(30))
-            .pool_idle_timeout(Duration::from_secs(90));
-        let http = config.proxies.apply(builder).build().map_err(|error| ClientError::Tls(describe(&error)))?;
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.config.clone())
+                .user_agent(user_agent())
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(30))
+                .tcp_keepalive(Duration::from_secs(30))
+                .pool_idle_timeout(Duration::from_secs(90));
+            config.proxies.apply(builder)
+        };
+        let unusable = |error| ClientError::Tls(describe(&error));
+        let http = builder().read_timeout(HEADER_TIMEOUT).timeout(TOTAL_TIMEOUT).build().map_err(unusable)?;
+        let uploads = builder().build().map_err(unusable)?;
         let Tls { chain, authority, certificate, .. } = tls;
-        Ok(Self { http, chain, authority, certificate, since: Instant::now(), stamps })
+        Ok(Self { http, uploads, chain, authority, certificate, since: Instant::now(), stamps })
     }
 
     fn are_outdated(&self, config: &ClientConfig) -> bool {

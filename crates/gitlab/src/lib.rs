@@ -3,6 +3,8 @@
 
 mod artifacts;
 mod client;
+mod elsewhere;
+mod git_http;
 mod health;
 mod info;
 mod proxies;
@@ -13,12 +15,15 @@ mod tls;
 mod trace;
 mod update;
 
-pub use artifacts::{ArtifactUpload, DownloadError, UploadError};
+pub use artifacts::{ArtifactUpload, Content, DownloadError, Downloaded, UploadError};
 pub use client::{CONNECTION_MAX_AGE, CallError, Called, Client, ClientConfig, ClientError};
+pub use elsewhere::elsewhere;
+pub use git_http::{GitAnswer, GitRemote};
 pub use health::{AdaptiveConcurrency, Asked, Health};
 pub use info::Info;
 pub use proxies::Proxies;
 pub use request::{AssignedJob, JobAnswer, JobReply, JobRequest};
 pub use runners::{Known, Registered, Registration, Renewed, RunnerScope, Verified};
+pub use tls::usual_roots;
 pub use trace::{JobAccess, JobTrace, ReportError, Reported};
 pub use update::{JobState, JobUpdate, PatchAnswer, PatchResult, Signal, TraceOutput, UpdateAnswer, UpdateResult};

@@ -2,25 +2,50 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use axum::http::Method;
-use gitlab::{ArtifactUpload, DownloadError, UploadError};
+use gitlab::{ArtifactUpload, Content, DownloadError, Downloaded, UploadError};
 use job::ids::JobId;
 use job::secret::SecretString;
-use support::{Server, full, status, with_headers};
+use support::{DEADLINE, Server, full, status, with_headers};
 use tempfile::TempDir;
 
-fn archive(directory: &TempDir, bytes: &[u8]) -> PathBuf {
-    let path = directory.path().join("archive");
-    std::fs::write(&path, bytes).expect("a file");
-    path
+/// What a packer would send, and the mark of its end.
+fn parts(parts: Vec<io::Result<Vec<u8>>>) -> Content {
+    let (sender, receiver) = tokio::sync::mpsc::channel(parts.len().max(1));
+    for part in parts {
+        sender.try_send(part).expect("there is room");
+    }
+    receiver
 }
 
-async fn upload(server: &Server, file: &Path) -> Result<(), UploadError> {
-    let upload =
-        ArtifactUpload { name: "default.zip", artifact_type: "archive", format: "zip", expire_in: "1 week", file };
+fn whole(bytes: &[u8]) -> Content {
+    parts(bytes.chunks(65_536).map(|part| Ok(part.to_vec())).chain([Ok(Vec::new())]).collect())
+}
+
+async fn upload_of(server: &Server, content: &(dyn Fn() -> Content + Sync)) -> Result<(), UploadError> {
+    let upload = ArtifactUpload {
+        name: "default.zip",
+        artifact_type: "archive",
+        format: "zip",
+        expire_in: "1 week",
+        content,
+        timeout: DEADLINE,
+        header_timeout: DEADLINE,
+        failed_try: &|_| {},
+    };
     server.client().upload_artifact(JobId(7), &token(), &upload).await
+}
+
+async fn upload(server: &Server) -> Result<(), UploadError> {
+    upload_of(server, &|| whole(b"zip")).await
+}
+
+async fn download(server: &Server, into: &Path) -> Result<Downloaded, DownloadError> {
+    server.client().download_artifacts(JobId(5), &token(), true, into, &|_| {}).await
 }
 
 fn token() -> SecretString {
@@ -39,9 +64,8 @@ async fn an_archive_is_streamed_whole_in_every_attempt() {
         status(if asked == 1 { 503 } else { 201 })
     })
     .await;
-    let directory = TempDir::new().expect("a directory");
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|index| (index % 251) as u8).collect();
-    upload(&server, &archive(&directory, &bytes)).await.expect("uploaded");
+    upload_of(&server, &|| whole(&bytes)).await.expect("uploaded");
     let seen = server.seen();
     assert_eq!(seen.len(), 2);
     for request in &seen {
@@ -56,16 +80,59 @@ async fn an_archive_is_streamed_whole_in_every_attempt() {
 
 #[tokio::test]
 async fn a_refused_archive_is_not_sent_again() {
-    let directory = TempDir::new().expect("a directory");
-    let file = archive(&directory, b"zip");
-    let server = Server::start(|_| status(413)).await;
-    assert!(matches!(upload(&server, &file).await, Err(UploadError::TooLarge)));
+    let server = Server::start(|_| full(413, &[], r#"{"message":"file size has reached maximum size limit"}"#)).await;
+    let refused = upload(&server).await.expect_err("refused");
+    assert!(matches!(&refused, UploadError::TooLarge(_)), "{refused}");
+    let text = "too large archive: 413 Payload Too Large: file size has reached maximum size limit";
+    assert_eq!(refused.to_string(), text);
     assert_eq!(server.seen().len(), 1);
     let server = Server::start(|_| full(403, &[], r#"{"message":"403 Forbidden"}"#)).await;
-    assert!(matches!(upload(&server, &file).await, Err(UploadError::Forbidden(message)) if message == "403 Forbidden"));
+    assert!(matches!(upload(&server).await, Err(UploadError::Forbidden(message)) if message == "403 Forbidden"));
     assert_eq!(server.seen().len(), 1);
-    let missing = directory.path().join("missing");
-    assert!(matches!(upload(&server, &missing).await, Err(UploadError::File(_))));
+}
+
+#[tokio::test]
+async fn what_cannot_be_packed_or_is_not_whole_is_never_taken_for_an_archive() {
+    let server = Server::start(|_| status(201)).await;
+    let broken = || parts(vec![Ok(b"begin".to_vec()), Err(io::Error::other("a file vanished"))]);
+    let error = upload_of(&server, &broken).await.expect_err("broken");
+    assert!(matches!(&error, UploadError::Content(error) if error.to_string() == "a file vanished"), "{error}");
+    let error = upload_of(&server, &|| parts(vec![Ok(b"begin".to_vec())])).await.expect_err("cut off");
+    assert!(matches!(error, UploadError::Content(_)), "{error}");
+    assert!(server.seen().is_empty(), "no request was complete");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_not_waited_for_longer_than_told() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = support::client(&format!("http://{}", listener.local_addr().expect("an address")));
+    // Takes everything and says nothing.
+    let silent = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            connections.push(connection);
+        }
+    });
+    let tried = std::sync::Mutex::new(Vec::new());
+    let mut upload = ArtifactUpload {
+        name: "default.zip",
+        artifact_type: "archive",
+        format: "zip",
+        expire_in: "",
+        content: &|| whole(b"zip"),
+        timeout: DEADLINE,
+        header_timeout: Duration::from_millis(1),
+        failed_try: &|reason| tried.lock().expect("no panic").push(reason.to_owned()),
+    };
+    let job_token = token();
+    let first = tokio::time::timeout(Duration::from_millis(900), client.upload_artifact(JobId(7), &job_token, &upload));
+    assert!(first.await.is_err(), "the second try comes after a second");
+    assert_eq!(tried.lock().expect("no panic")[..], ["GitLab did not answer within 0 s"]);
+    (upload.timeout, upload.header_timeout) = (Duration::from_millis(1), DEADLINE);
+    let first = tokio::time::timeout(Duration::from_millis(900), client.upload_artifact(JobId(7), &job_token, &upload));
+    assert!(first.await.is_err(), "the second try comes after a second");
+    assert!(tried.lock().expect("no panic")[1].contains("timed out"), "{tried:?}");
+    silent.abort();
 }
 
 #[tokio::test]
@@ -73,8 +140,7 @@ async fn an_upload_moves_to_the_host_that_gitlab_names() {
     let other = Server::start(|_| status(201)).await;
     let target = format!("{}/elsewhere?x=1", other.url());
     let server = Server::start(move |_| with_headers(307, &[("Location", &target)])).await;
-    let directory = TempDir::new().expect("a directory");
-    upload(&server, &archive(&directory, b"zip")).await.expect("uploaded");
+    upload(&server).await.expect("uploaded");
     assert_eq!(other.seen()[0].uri.path(), "/api/v4/jobs/7/artifacts");
     assert_eq!(other.seen()[0].uri.query(), server.seen()[0].uri.query());
 }
@@ -82,8 +148,7 @@ async fn an_upload_moves_to_the_host_that_gitlab_names() {
 #[tokio::test]
 async fn an_upload_is_given_up_after_three_tries() {
     let server = Server::start(|_| full(400, &[], r#"{"message":"no"}"#)).await;
-    let directory = TempDir::new().expect("a directory");
-    let error = upload(&server, &archive(&directory, b"zip")).await.expect_err("refused");
+    let error = upload(&server).await.expect_err("refused");
     assert!(matches!(&error, UploadError::Failed(reason) if reason.contains("400")), "{error}");
     assert_eq!(server.seen().len(), 3);
 }
@@ -99,8 +164,9 @@ async fn the_job_token_stays_at_gitlab() {
     let server = Server::start(move |_| with_headers(302, &[("Location", &target)])).await;
     let directory = TempDir::new().expect("a directory");
     let into = directory.path().join("artifacts.zip");
-    let bytes = server.client().download_artifacts(JobId(5), &token(), &into).await.expect("downloaded");
-    assert_eq!((bytes, std::fs::read(&into).expect("a file")), (13, b"archive bytes".to_vec()));
+    let downloaded = download(&server, &into).await.expect("downloaded");
+    assert_eq!((downloaded.bytes, std::fs::read(&into).expect("a file")), (13, b"archive bytes".to_vec()));
+    assert_eq!(downloaded.host, "127.0.0.1");
     let first = &server.seen()[0];
     assert_eq!(first.uri, "/api/v4/jobs/5/artifacts?direct_download=true");
     assert_eq!(first.header("job-token"), Some("glcbt-job"));
@@ -117,7 +183,7 @@ async fn a_redirect_within_gitlab_keeps_the_token() {
     .await;
     let directory = TempDir::new().expect("a directory");
     let into = directory.path().join("artifacts.zip");
-    server.client().download_artifacts(JobId(5), &token(), &into).await.expect("downloaded");
+    download(&server, &into).await.expect("downloaded");
     assert!(server.seen_with(Method::GET).iter().all(|seen| seen.header("job-token") == Some("glcbt-job")));
 }
 
@@ -130,7 +196,7 @@ async fn later_tries_go_through_gitlab_itself() {
     .await;
     let directory = TempDir::new().expect("a directory");
     let into = directory.path().join("artifacts.zip");
-    server.client().download_artifacts(JobId(5), &token(), &into).await.expect("downloaded");
+    download(&server, &into).await.expect("downloaded");
     assert_eq!(server.seen().len(), 2);
 }
 
@@ -139,10 +205,10 @@ async fn artifacts_that_are_gone_or_closed_are_not_asked_for_again() {
     let directory = TempDir::new().expect("a directory");
     let into = directory.path().join("artifacts.zip");
     let server = Server::start(|_| status(404)).await;
-    let gone = server.client().download_artifacts(JobId(5), &token(), &into).await;
+    let gone = download(&server, &into).await;
     assert!(matches!(gone, Err(DownloadError::NotFound)));
     let server = Server::start(|_| full(403, &[], "<Error><Message>expired</Message></Error>")).await;
-    let closed = server.client().download_artifacts(JobId(5), &token(), &into).await;
+    let closed = download(&server, &into).await;
     assert!(matches!(closed, Err(DownloadError::Forbidden(message)) if message == "expired"));
     assert_eq!(server.seen().len(), 1);
 }
@@ -152,10 +218,29 @@ async fn a_page_instead_of_an_answer_is_a_failure_in_words() {
     let page = |code| full(code, &[("Content-Type", "text/html; charset=utf-8")], "<html>Please log in</html>");
     let directory = TempDir::new().expect("a directory");
     let server = Server::start(move |seen| page(if seen.method == Method::POST { 201 } else { 200 })).await;
-    let error = upload(&server, &archive(&directory, b"zip")).await.expect_err("a page").to_string();
+    let error = upload(&server).await.expect_err("a page").to_string();
     assert!(error.contains("a page of HTML"), "{error}");
     let into = directory.path().join("downloaded");
-    let error = server.client().download_artifacts(JobId(7), &token(), &into).await.expect_err("a page").to_string();
+    let error = download(&server, &into).await.expect_err("a page").to_string();
     assert!(error.contains("a page of HTML"), "{error}");
     assert!(!into.exists());
+}
+
+#[tokio::test]
+async fn other_answers_are_asked_for_again_twice() {
+    let directory = TempDir::new().expect("a directory");
+    let server = Server::start(|_| full(501, &[], "")).await;
+    let failed = download(&server, &directory.path().join("artifacts.zip")).await;
+    assert!(matches!(&failed, Err(DownloadError::Failed(reason)) if reason == "501 Not Implemented"), "{failed:?}");
+    let asked: Vec<_> = server.seen().iter().map(|seen| seen.uri.query().map(str::to_owned)).collect();
+    assert_eq!(asked, [Some("direct_download=true".to_owned()), None, None]);
+}
+
+#[tokio::test]
+async fn without_direct_download_gitlab_is_not_asked_for_it() {
+    let server = Server::start(|_| full(200, &[], "archive")).await;
+    let directory = TempDir::new().expect("a directory");
+    let into = directory.path().join("artifacts.zip");
+    server.client().download_artifacts(JobId(5), &token(), false, &into, &|_| {}).await.expect("downloaded");
+    assert_eq!(server.seen()[0].uri, "/api/v4/jobs/5/artifacts");
 }

@@ -1,7 +1,13 @@
 //! Parameters in the names and paths of artifacts, expanded as in a double-quoted word of a shell (protocol 5.2).
 
-/// `$X`, `${X}`, and `${X:-word}` with its relatives `-`, `:+`, `+`, `:=`, `=`, `:?`, `?`. Anything else in
-/// braces, and commands, are refused: the caller then keeps the text as it is.
+use super::glob::Text;
+
+/// Cutting and replacing compare each part of a value with a pattern; a name or a path is shorter than this.
+const LONGEST_CUT: usize = 4096;
+
+/// `$X`, `${X}`, `${#X}`, and `${X:-word}` with its relatives `-`, `:+`, `+`, `:=`, `=`, `:?`, `?`; as in bash also
+/// `${X#cut}`, `${X%cut}`, `${X/a/b}`, `${X:1:2}`, `${X^^}`, `${X,,}`. Anything else in braces, arithmetic, and
+/// commands are refused: the caller then keeps the text as it is.
 pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
@@ -49,8 +55,10 @@ fn name_of(text: &str) -> &str {
 
 fn closing_brace(text: &str) -> Result<usize, String> {
     let mut depth = 0_usize;
-    for (at, byte) in text.bytes().enumerate() {
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
         match byte {
+            b'\\' => drop(bytes.next()),
             b'{' => depth += 1,
             b'}' if depth == 1 => return Ok(at),
             b'}' => depth -= 1,
@@ -61,10 +69,18 @@ fn closing_brace(text: &str) -> Result<usize, String> {
 }
 
 fn parameter(inside: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let unknown = || Err(format!("${{{inside}}} is not understood"));
+    if let Some(name) = inside.strip_prefix('#') {
+        return match name_of(name) {
+            "" => unknown(),
+            whole if whole == name => Ok(lookup(name).unwrap_or_default().chars().count().to_string()),
+            _ => unknown(),
+        };
+    }
     let name = name_of(inside);
     let operation = &inside[name.len()..];
     if name.is_empty() {
-        return Err(format!("${{{inside}}} is not understood"));
+        return unknown();
     }
     let value = lookup(name);
     let (empty_counts_as_unset, operator) = match operation.strip_prefix(':') {
@@ -72,27 +88,107 @@ fn parameter(inside: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<St
         None => (false, operation),
     };
     let set = value.as_ref().is_some_and(|value| !(empty_counts_as_unset && value.is_empty()));
+    let value = value.unwrap_or_default();
     let word = |operator: &str| expand(&operator[1..], lookup);
     match operator.bytes().next() {
-        None if !empty_counts_as_unset => Ok(value.unwrap_or_default()),
-        Some(b'-' | b'=') => {
-            if set {
-                Ok(value.unwrap_or_default())
-            } else {
-                word(operator)
-            }
-        }
-        Some(b'+') => {
-            if set {
-                word(operator)
-            } else {
-                Ok(String::new())
-            }
-        }
-        Some(b'?') if set => Ok(value.unwrap_or_default()),
+        None if !empty_counts_as_unset => Ok(value),
+        Some(b'-' | b'=') if set => Ok(value),
+        Some(b'-' | b'=') => word(operator),
+        Some(b'+') if set => word(operator),
+        Some(b'+') => Ok(String::new()),
+        Some(b'?') if set => Ok(value),
         Some(b'?') => Err(format!("{name} is not set: {}", word(operator)?)),
-        _ => Err(format!("${{{inside}}} is not understood")),
+        _ if empty_counts_as_unset => slice(&value, operator).map_or_else(unknown, Ok),
+        Some(b'^') => Ok(cased(&value, operator == "^^", char::to_uppercase)),
+        Some(b',') => Ok(cased(&value, operator == ",,", char::to_lowercase)),
+        Some(b'#' | b'%' | b'/') if value.len() > LONGEST_CUT => Err(format!("{name} is too long to be cut")),
+        Some(b'#' | b'%') => cut(value, operator, lookup),
+        Some(b'/') => replaced(&value, &operator[1..], lookup),
+        _ => unknown(),
     }
+}
+
+/// `offset` or `offset:length`, in characters; a negative offset counts from the end.
+fn slice(value: &str, operator: &str) -> Option<String> {
+    let (offset, length) = operator.split_once(':').map_or((operator, None), |(offset, length)| (offset, Some(length)));
+    let count = value.chars().count();
+    let offset: i64 = offset.trim().parse().ok()?;
+    let from = match offset {
+        0.. => usize::try_from(offset).unwrap_or(count),
+        _ => count.checked_sub(usize::try_from(offset.unsigned_abs()).unwrap_or(usize::MAX))?,
+    };
+    let length = length.map_or(Some(count), |length| length.trim().parse().ok())?;
+    Some(value.chars().skip(from).take(length).collect())
+}
+
+fn cased<I: Iterator<Item = char>>(value: &str, all: bool, case: impl Fn(char) -> I) -> String {
+    let mut cased = String::with_capacity(value.len());
+    for (at, c) in value.chars().enumerate() {
+        if all || at == 0 { cased.extend(case(c)) } else { cased.push(c) }
+    }
+    cased
+}
+
+/// Without the shortest (`#`, `%`) or the longest (`##`, `%%`) beginning or end that matches.
+fn cut(value: String, operator: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mark = &operator[..1];
+    let longest = operator[1..].starts_with(mark);
+    let pattern = Text::new(&expand(operator.trim_start_matches(mark), lookup)?)?;
+    let places = value.char_indices().map(|(at, _)| at).chain([value.len()]);
+    let cut = match mark {
+        "#" => {
+            let mut ends = places.filter(|at| pattern.matches(&value[..*at]));
+            if longest { ends.last() } else { ends.next() }.map(|at| &value[at..])
+        }
+        _ => {
+            let mut starts = places.filter(|at| pattern.matches(&value[*at..]));
+            if longest { starts.next() } else { starts.last() }.map(|at| &value[..at])
+        }
+    };
+    Ok(cut.map_or(value.clone(), str::to_owned))
+}
+
+/// `a/b`: the first `a` becomes `b`; `/a/b`: each of them; `#a/b` and `%a/b`: one at the beginning or the end.
+fn replaced(value: &str, operation: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let place = operation.chars().next().filter(|c| matches!(c, '/' | '#' | '%'));
+    let operation = if place.is_some() { &operation[1..] } else { operation };
+    let (mut escaped, mut middle) = (false, operation.len());
+    for (at, byte) in operation.bytes().enumerate() {
+        match byte {
+            b'/' if !escaped => {
+                middle = at;
+                break;
+            }
+            b'\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    let pattern = Text::new(&expand(&operation[..middle], lookup)?)?;
+    let with = expand(operation.get(middle + 1..).unwrap_or_default(), lookup)?;
+    let (mut done, mut at, mut again) = (String::with_capacity(value.len()), 0, true);
+    while at < value.len() {
+        let ends = value[at..].char_indices().map(|(end, c)| at + end + c.len_utf8());
+        let fits = |end: &usize| {
+            let right_place = match place {
+                Some('#') => at == 0,
+                Some('%') => *end == value.len(),
+                _ => true,
+            };
+            right_place && pattern.matches(&value[at..*end])
+        };
+        match ends.filter(fits).last().filter(|_| again) {
+            Some(end) => {
+                done.push_str(&with);
+                (at, again) = (end, place == Some('/'));
+            }
+            None => {
+                let c = value[at..].chars().next().unwrap_or_default();
+                done.push(c);
+                at += c.len_utf8();
+            }
+        }
+    }
+    Ok(done)
 }
 
 #[cfg(test)]
@@ -102,6 +198,10 @@ mod tests {
     fn lookup(name: &str) -> Option<String> {
         match name {
             "A" => Some("a".into()),
+            "SHA" => Some("0123456789abcdef".into()),
+            "REF" => Some("feature/one/two".into()),
+            "FILE" => Some("app.tar.gz".into()),
+            "LONG" => Some("x".repeat(5000)),
             "EMPTY" => Some(String::new()),
             _ => None,
         }
@@ -125,8 +225,64 @@ mod tests {
     }
 
     #[test]
+    fn values_are_cut_and_replaced_as_bash_does() {
+        let mut script = String::new();
+        let texts = [
+            "${SHA:0:8}",
+            "${SHA:8}",
+            "${SHA: -4}",
+            "${SHA:2: 3}",
+            "${#REF}",
+            "${FILE%.*}",
+            "${FILE%%.*}",
+            "${FILE#*.}",
+            "${FILE##*.}",
+            "${FILE%.zip}",
+            "${REF//\\//-}",
+            "${REF/\\//-}",
+            "${REF//e}",
+            "${REF/#feature/f}",
+            "${REF/%two/2}",
+            "${REF//[aeiou]/_}",
+            "${REF^}",
+            "${REF^^}",
+            "${NONE#x}",
+            "${NONE//x/y}",
+            "${REF//o?/$A}",
+            "${REF##${NONE:-*}/}",
+            "${FILE/a*/x}",
+        ];
+        for text in texts {
+            script += &format!("printf '%s\\n' \"{text}\"\n");
+        }
+        let mut bash = std::process::Command::new("bash");
+        for name in ["A", "SHA", "REF", "FILE"] {
+            bash.env(name, lookup(name).expect(name));
+        }
+        let output = bash.env_remove("NONE").args(["-c", &script]).output().expect("bash");
+        let expected = String::from_utf8(output.stdout).expect("text");
+        for (text, expected) in texts.into_iter().zip(expected.lines()) {
+            assert_eq!(expand(text, &lookup).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn what_only_a_shell_could_do_is_refused() {
-        for text in ["$(id)", "`id`", "${A", "${A%x}", "${}", "${NONE:?missing}"] {
+        for text in [
+            "$(id)",
+            "`id`",
+            "${A",
+            "${A@Q}",
+            "${}",
+            "${#}",
+            "${#A B}",
+            "${NONE:?missing}",
+            "$((1+1))",
+            "${SHA:x}",
+            "${SHA: -40}",
+            "${A/[/x}",
+            "${LONG%x}",
+        ] {
             assert!(expand(text, &lookup).is_err(), "{text}");
         }
     }

@@ -44,6 +44,19 @@ impl Pattern {
     }
 }
 
+/// A pattern for any text, in which slashes mean nothing: that of a shell's parameter expansion.
+pub struct Text(Vec<Part>);
+
+impl Text {
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        parse(pattern).map(Self).ok_or_else(|| format!("{pattern:?} is not closed"))
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        match_name(&self.0, text)
+    }
+}
+
 /// Adds to `found` every pattern that `done` and the braces of `rest` make together.
 fn spell_out(done: String, rest: &str, found: &mut Vec<String>) -> Result<(), String> {
     let Some(open) = unescaped(rest, 0, |byte| byte == b'{') else {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::fs::FileType;
 use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -37,8 +38,10 @@ pub fn select(project: &Path, wanted: &Wanted) -> Selection {
     for path in wanted.paths {
         match relative(project, path) {
             Some(relative) => selection.add_path(project, path, &relative, &exclude),
-            None if path.trim().is_empty() => selection.notes.push(Note::Warning("an artifact path is empty".into())),
-            None => selection.notes.push(Note::Warning(format!("{path}: not within the project directory, left out"))),
+            None if path.trim().is_empty() => {
+                selection.notes.push(Note::Warning("No matching files. Path is empty.".into()));
+            }
+            None => selection.notes.push(Note::outside(path)),
         }
     }
     if let Some(untracked) = wanted.untracked {
@@ -52,23 +55,27 @@ pub fn select(project: &Path, wanted: &Wanted) -> Selection {
     }
     exclude.tell(&mut selection.notes);
     if selection.entries.iter().any(|path| path.components().any(|part| part.as_os_str() == ".git")) {
-        selection.notes.push(Note::Warning("part of a .git directory is on the list of files to archive".into()));
+        selection.notes.push(Note::Warning("Part of .git directory is on the list of files to archive".into()));
+        selection.notes.push(Note::Warning("This may introduce unexpected problems".into()));
     }
     selection
 }
 
 impl Selection {
     fn add_path(&mut self, project: &Path, given: &str, relative: &str, exclude: &Exclude) {
-        let found = match has_wildcards(relative) {
-            false => below(project, relative, |_| true),
+        let mut found = match has_wildcards(relative) {
+            false => below(project, relative, false, |_| true),
             true => match Pattern::new(relative) {
-                Ok(pattern) => below(project, fixed_part(relative), |path| pattern.matches(&path.to_string_lossy())),
+                Ok(pattern) => {
+                    below(project, fixed_part(relative), true, |path| pattern.matches(&path.to_string_lossy()))
+                }
                 Err(error) => {
                     self.notes.push(Note::Warning(format!("{given}: {error}")));
                     return;
                 }
             },
         };
+        found.retain(|path| !exclude.matches(path) && self.can_be_archived(project, path));
         if found.is_empty() {
             self.notes.push(Note::Warning(format!(
                 "{given}: no matching files. Ensure that the artifact path is relative to the working directory ({})",
@@ -76,19 +83,41 @@ impl Selection {
             )));
             return;
         }
-        let kept: Vec<_> = found.into_iter().filter(|path| !exclude.matches(path)).collect();
-        self.notes.push(Note::Info(format!("{given}: found {} matching artifact files and directories", kept.len())));
-        self.entries.extend(kept);
+        self.notes.push(Note::Info(format!("{given}: found {} matching artifact files and directories", found.len())));
+        self.entries.extend(found);
     }
 }
 
-/// Every path at or below `start` that matches or lies below one that matches.
-fn below(project: &Path, start: &str, matches: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+impl Selection {
+    fn can_be_archived(&mut self, project: &Path, path: &Path) -> bool {
+        let special = |kind: FileType| !(kind.is_file() || kind.is_dir() || kind.is_symlink());
+        let special = project.join(path).symlink_metadata().is_ok_and(|found| special(found.file_type()));
+        if special {
+            self.notes
+                .push(Note::Warning(format!("File ignored, it is a socket, a pipe or a device: {}", path.display())));
+        }
+        !special
+    }
+}
+
+impl Note {
+    fn outside(path: &str) -> Self {
+        Self::Warning(format!("artifact path is not a subpath of project directory: {path}"))
+    }
+}
+
+/// Every path at or below `start` that matches or lies below one that matches. A link is found, not followed, with
+/// one exception that GitLab's runner makes too: the directory `start` of a pattern.
+fn below(project: &Path, start: &str, of_pattern: bool, matches: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     // The walk is depth first, so the last match is the only one that can hold the current path.
     let mut inside: Option<PathBuf> = None;
-    for entry in WalkDir::new(project.join(start)).follow_root_links(false).into_iter().flatten() {
+    for entry in WalkDir::new(project.join(start)).follow_root_links(of_pattern).into_iter().flatten() {
         let Ok(path) = entry.path().strip_prefix(project) else { continue };
+        // As an entry it would be the link, and what is below it would have no place in the archive.
+        if of_pattern && entry.depth() == 0 && entry.path_is_symlink() {
+            continue;
+        }
         if path.as_os_str().is_empty() {
             if matches(path) && start.is_empty() {
                 inside = Some(PathBuf::new());
@@ -145,20 +174,20 @@ impl Exclude {
             match relative(project, text).map(|relative| Pattern::new(&relative)) {
                 Some(Ok(pattern)) => patterns.push((text.clone(), pattern, Cell::new(0))),
                 Some(Err(error)) => notes.push(Note::Warning(format!("{text}: {error}"))),
-                None => notes.push(Note::Warning(format!("{text}: not within the project directory, left out"))),
+                None => notes.push(Note::outside(text)),
             }
         }
         Self(patterns)
     }
 
+    /// An entry counts for the first pattern that it matches.
     fn matches(&self, path: &Path) -> bool {
         let path = path.to_string_lossy();
-        let mut matched = false;
-        for (_, _, count) in self.0.iter().filter(|(_, pattern, _)| pattern.matches(&path)) {
+        let first = self.0.iter().find(|(_, pattern, _)| pattern.matches(&path));
+        if let Some((_, _, count)) = first {
             count.set(count.get() + 1);
-            matched = true;
         }
-        matched
+        first.is_some()
     }
 
     fn tell(&self, notes: &mut Vec<Note>) {
@@ -211,8 +240,10 @@ mod tests {
             ("{README,log}.*", vec!["README.md", "log.txt"]),
             ("dist/[ab]pp.j?", vec!["dist/app.js"]),
             ("link", vec!["link"]),
-            ("link/**", vec!["link"]),
-            ("link/*", vec![]),
+            ("link/**", vec!["link/.hidden", "link/app.js", "link/css", "link/css/a.css"]),
+            ("link/*", vec!["link/.hidden", "link/app.js", "link/css", "link/css/a.css"]),
+            ("l*/*", vec![]),
+            ("**/a*", vec!["dist/app.js", "dist/css/a.css"]),
             ("none*", vec![]),
         ] {
             assert_eq!(names(dir.path(), &[pattern], &[]), found, "{pattern}");
@@ -234,8 +265,54 @@ mod tests {
             let paths = [path.to_owned()];
             let selection = select(dir.path(), &Wanted { paths: &paths, ..Wanted::default() });
             assert!(selection.entries.is_empty(), "{path}");
-            assert!(matches!(selection.notes[..], [Note::Warning(_)]), "{path}: {:?}", selection.notes);
+            let [Note::Warning(why)] = &selection.notes[..] else { panic!("{path}: {:?}", selection.notes) };
+            assert!(why.contains("Path is empty") || why.contains("not a subpath of project directory"), "{why}");
         }
+    }
+
+    #[test]
+    fn names_of_any_encoding_are_found() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = project();
+        let name = Path::new(std::ffi::OsStr::from_bytes(b"dist/caf\xe9"));
+        fs::write(dir.path().join(name), "x").expect("a file");
+        for pattern in ["dist", "dist/caf*", "dist/caf?", "**/caf[^a]"] {
+            let selection = select(dir.path(), &Wanted { paths: &[pattern.to_owned()], ..Wanted::default() });
+            assert!(selection.entries.contains(name), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_no_archive_can_hold_is_left_out_and_told() {
+        let dir = project();
+        nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).expect("a socket");
+        let selection = select(dir.path(), &Wanted { paths: &["[ps]*".to_owned()], ..Wanted::default() });
+        assert_eq!(selection.entries.iter().collect::<Vec<_>>(), [Path::new("src"), Path::new("src/main.rs")]);
+        let text = |name: &str| Note::Warning(format!("File ignored, it is a socket, a pipe or a device: {name}"));
+        assert!(selection.notes.contains(&text("pipe")) && selection.notes.contains(&text("socket")));
+    }
+
+    #[test]
+    fn what_is_all_excluded_does_not_match() {
+        let dir = project();
+        let (paths, exclude) = (["*.md".to_owned()], ["**".to_owned(), "*.md".to_owned()]);
+        let selection = select(dir.path(), &Wanted { paths: &paths, exclude: &exclude, untracked: None });
+        let [Note::Warning(none), Note::Info(excluded)] = &selection.notes[..] else { panic!("{selection:?}") };
+        assert!(none.starts_with("*.md: no matching files"), "{none}");
+        assert_eq!(excluded, "**: excluded 1 files");
+    }
+
+    #[test]
+    fn parts_of_git_itself_are_warned_about() {
+        let dir = project();
+        fs::create_dir(dir.path().join(".git")).expect("a directory");
+        let selection = select(dir.path(), &Wanted { paths: &[".git".to_owned()], ..Wanted::default() });
+        assert!(
+            selection
+                .notes
+                .contains(&Note::Warning("Part of .git directory is on the list of files to archive".into()))
+        );
     }
 
     #[test]

@@ -1,159 +1,265 @@
-//! Writing an artifact: zip, gzip or raw (protocol 5.3).
+//! Writing an archive: zip, gzip or raw (protocol 5.3). Zip uses all cores, and a few blocks of memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use flate2::{Compression, GzBuilder};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use zip::result::ZipResult;
-use zip::write::FullFileOptions;
-use zip::{CompressionMethod, DateTime, ZipWriter};
 
-/// Id of zip's extra field with Unix times.
-const EXTENDED_TIMESTAMP: u16 = 0x5455;
+use super::deflate::{self, BLOCK, Blocks};
+use super::zip_stream::{Head, Sum, ZipStream};
+
+/// More threads only wait for the disk.
+const MOST_WORKERS: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     #[error("{path}: {source}", path = path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("{path}: {source}", path = path.display())]
-    Zip { path: PathBuf, source: zip::result::ZipError },
-    #[error("{path} is not a regular file", path = .0.display())]
+    /// Where the archive goes to.
+    #[error("cannot write the archive: {0}")]
+    Into(io::Error),
+    #[error("the file {path} is not a regular file", path = .0.display())]
     NotRegular(PathBuf),
-    #[error("only one file can be uploaded in the raw format, and {0} match")]
+    #[error("only one file can be sent as raw, and {0} match")]
     TooManyFiles(usize),
-    #[error("the artifact format {0:?} is not known")]
+    #[error("the format {0:?} is not written by this runner; GitLab takes zip, gzip and raw")]
     Format(String),
 }
 
-/// `ARTIFACT_COMPRESSION_LEVEL`; `None` stores the files as they are.
-pub fn compression_level(word: &str) -> Option<i64> {
+/// The names of `ARTIFACT_COMPRESSION_LEVEL` and `CACHE_COMPRESSION_LEVEL`; `None` is none of them.
+pub fn compression_level(word: &str) -> Option<u32> {
     match word {
-        "fastest" => None,
+        "fastest" => Some(0),
         "fast" => Some(1),
+        "" | "default" => Some(DEFAULT_LEVEL),
         "slow" => Some(7),
         "slowest" => Some(9),
-        _ => Some(5),
-    }
-}
-
-/// The suffix that GitLab expects at the name of an upload; `None` for a format that is not written.
-pub fn suffix(format: &str) -> Option<&'static str> {
-    match format {
-        "" | "zip" => Some(".zip"),
-        "gzip" => Some(".gz"),
-        "raw" => Some(""),
         _ => None,
     }
 }
 
-/// Writes the entries, which are relative to `project`, into `into`.
-pub fn write(
-    format: &str,
-    project: &Path,
-    entries: &BTreeSet<PathBuf>,
-    level: Option<i64>,
-    into: File,
-) -> Result<(), ArchiveError> {
+pub const DEFAULT_LEVEL: u32 = 5;
+
+/// The suffix that GitLab expects at the name of an upload.
+pub fn suffix(format: &str) -> Result<&'static str, ArchiveError> {
     match format {
-        "" | "zip" => zip(project, entries, level, into),
-        "gzip" => gzip(project, entries, into),
-        "raw" => raw(project, entries, into),
+        "" | "zip" => Ok(".zip"),
+        "gzip" => Ok(".gz"),
+        "raw" => Ok(""),
         _ => Err(ArchiveError::Format(format.into())),
     }
 }
 
-fn zip(project: &Path, entries: &BTreeSet<PathBuf>, level: Option<i64>, into: File) -> Result<(), ArchiveError> {
-    let mut writer = ZipWriter::new(BufWriter::new(into));
-    for path in entries {
-        // Something that vanished since it was selected is no error: scripts' leftovers come and go.
-        let Some(metadata) = optional(path, fs::symlink_metadata(project.join(path)))? else { continue };
-        add(&mut writer, project, path, &metadata, level)?;
+/// Looks, before anything is sent, whether the entries can be written in this format.
+pub fn check(format: &str, project: &Path, entries: &BTreeSet<PathBuf>) -> Result<(), ArchiveError> {
+    if format == "raw" && entries.len() > 1 {
+        return Err(ArchiveError::TooManyFiles(entries.len()));
     }
-    let zip_error = |source| ArchiveError::Zip { path: "the archive".into(), source };
-    let mut file = writer.finish().map_err(zip_error)?;
-    file.flush().map_err(|source| ArchiveError::File { path: "the archive".into(), source })
+    if matches!(format, "gzip" | "raw") {
+        for path in entries {
+            regular(project, path)?;
+        }
+    }
+    suffix(format).map(drop)
 }
 
-fn add(
-    writer: &mut ZipWriter<BufWriter<File>>,
+/// Writes the entries, which are relative to `project`. Level 0 of a zip stores files as they are. What vanished since
+/// it was selected is no error: scripts' leftovers come and go.
+pub fn write(
+    format: &str,
     project: &Path,
-    path: &Path,
-    metadata: &Metadata,
-    level: Option<i64>,
+    entries: &BTreeSet<PathBuf>,
+    level: u32,
+    into: impl Write,
 ) -> Result<(), ArchiveError> {
-    let failed = |source| ArchiveError::Zip { path: path.into(), source };
-    let name = path.to_string_lossy();
-    let options = options(metadata, level).map_err(failed)?;
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        writer.add_directory(name, options).map_err(failed)
-    } else if kind.is_symlink() {
-        let Some(target) = optional(path, fs::read_link(project.join(path)))? else { return Ok(()) };
-        writer.add_symlink(name, target.to_string_lossy(), options).map_err(failed)
-    } else if kind.is_file() {
-        let Some(mut file) = optional(path, File::open(project.join(path)))? else { return Ok(()) };
-        writer.start_file(name, options.large_file(metadata.len() >= u64::from(u32::MAX))).map_err(failed)?;
-        io::copy(&mut file, writer).map_err(|source| ArchiveError::File { path: path.into(), source })?;
-        Ok(())
-    } else {
-        // Sockets, pipes and devices cannot be archived.
-        Ok(())
+    check(format, project, entries)?;
+    match format {
+        "gzip" => gzip(project, entries, into),
+        "raw" => raw(project, entries, into),
+        _ => zip(project, entries, level, into),
     }
 }
 
-fn options(metadata: &Metadata, level: Option<i64>) -> ZipResult<FullFileOptions<'static, 'static>> {
-    let modified = metadata.mtime();
-    let method = if level.is_some() { CompressionMethod::Deflated } else { CompressionMethod::Stored };
-    let mut options = FullFileOptions::default()
-        .compression_method(method)
-        .compression_level(level)
-        .unix_permissions(metadata.permissions().mode())
-        .last_modified_time(msdos_time(modified));
-    // Flag 1: the modification time is present. Zip's own time has two-second steps and no time zone.
-    if let Ok(modified) = i32::try_from(modified) {
-        let mut field = vec![1];
-        field.extend(modified.to_le_bytes());
-        options.add_extra_field(EXTENDED_TIMESTAMP, field, false)?;
-    }
-    Ok(options)
+fn zip(project: &Path, entries: &BTreeSet<PathBuf>, level: u32, into: impl Write) -> Result<(), ArchiveError> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+    let (sender, queue) = channel();
+    let queue = Mutex::new(queue);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| deflate::work(&queue, level));
+        }
+        let mut packing = Packing {
+            project,
+            level,
+            blocks: Blocks::new(sender),
+            parts: VecDeque::new(),
+            most_parts: 2 * workers,
+            zip: ZipStream::new(into),
+        };
+        for path in entries {
+            packing.add(path)?;
+        }
+        packing.finish()
+    })
 }
 
-fn msdos_time(unix: i64) -> DateTime {
-    let time = Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::UTC);
-    let part = |value: i8| value.unsigned_abs();
-    DateTime::from_date_and_time(
-        time.year().unsigned_abs(),
-        part(time.month()),
-        part(time.day()),
-        part(time.hour()),
-        part(time.minute()),
-        part(time.second()),
-    )
-    .unwrap_or_default()
+/// Reads ahead of what the workers have done, and writes it in order.
+struct Packing<'a, W> {
+    project: &'a Path,
+    level: u32,
+    blocks: Blocks,
+    /// What is read but not written yet.
+    parts: VecDeque<Part>,
+    most_parts: usize,
+    zip: ZipStream<W>,
+}
+
+/// A part of an entry, often all of it.
+struct Part {
+    begins: Option<Head>,
+    content: Content,
+    ends: Option<Sum>,
+}
+
+enum Content {
+    Ready(Vec<u8>),
+    Coming(Receiver<Vec<u8>>),
+}
+
+impl<W: Write> Packing<'_, W> {
+    fn add(&mut self, path: &Path) -> Result<(), ArchiveError> {
+        let whole = self.project.join(path);
+        let Some(metadata) = optional(path, fs::symlink_metadata(&whole))? else { return Ok(()) };
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            let mut head = head(path, &metadata);
+            head.name.push(b'/');
+            self.small(head, Vec::new())
+        } else if kind.is_symlink() {
+            let Some(target) = optional(path, fs::read_link(&whole))? else { return Ok(()) };
+            self.small(head(path, &metadata), target.as_os_str().as_bytes().to_vec())
+        } else if kind.is_file() {
+            let Some(file) = optional(path, File::open(&whole))? else { return Ok(()) };
+            self.file(path, file, head(path, &metadata))
+        } else {
+            // A socket, a pipe or a device took its place.
+            Ok(())
+        }
+    }
+
+    fn small(&mut self, head: Head, content: Vec<u8>) -> Result<(), ArchiveError> {
+        let sum = Sum { crc: crc32fast::hash(&content), size: content.len() as u64 };
+        self.part(Part { begins: Some(head), content: Content::Ready(content), ends: Some(sum) })
+    }
+
+    /// No more of a file than it had at first: one that grows all the time would never end.
+    fn file(&mut self, path: &Path, mut file: File, mut head: Head) -> Result<(), ArchiveError> {
+        let mut left = head.size;
+        head.deflated = self.level > 0 && left > 0;
+        let deflated = head.deflated;
+        let (mut crc, mut size, mut begins) = (crc32fast::Hasher::new(), 0, Some(head));
+        loop {
+            let wanted = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
+            let block = block(&mut file, wanted).map_err(|source| ArchiveError::File { path: path.into(), source })?;
+            left -= block.len() as u64;
+            let last = left == 0 || block.len() < wanted;
+            crc.update(&block);
+            size += block.len() as u64;
+            let content = match deflated {
+                true => Content::Coming(self.blocks.add(block, last)),
+                false => Content::Ready(block),
+            };
+            let ends = last.then(|| Sum { crc: crc.clone().finalize(), size });
+            self.part(Part { begins: begins.take(), content, ends })?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn part(&mut self, part: Part) -> Result<(), ArchiveError> {
+        self.parts.push_back(part);
+        match self.parts.len() > self.most_parts {
+            true => self.write_next(),
+            false => Ok(()),
+        }
+    }
+
+    fn write_next(&mut self) -> Result<(), ArchiveError> {
+        let Some(Part { begins, content, ends }) = self.parts.pop_front() else { return Ok(()) };
+        let content = match content {
+            Content::Ready(content) => content,
+            Content::Coming(content) => {
+                content.recv().map_err(|_| ArchiveError::Into(io::Error::other("the compression broke down")))?
+            }
+        };
+        let zip = &mut self.zip;
+        let written = match (begins, ends) {
+            (Some(head), Some(sum)) => zip.entry(head, sum, &content),
+            (Some(head), None) => zip.begin(head).and_then(|()| zip.data(&content)),
+            (None, None) => zip.data(&content),
+            (None, Some(sum)) => zip.data(&content).and_then(|()| zip.end(sum)),
+        };
+        written.map_err(ArchiveError::Into)
+    }
+
+    fn finish(mut self) -> Result<(), ArchiveError> {
+        while !self.parts.is_empty() {
+            self.write_next()?;
+        }
+        self.zip.finish().map_err(ArchiveError::Into)
+    }
+}
+
+fn head(path: &Path, metadata: &Metadata) -> Head {
+    Head {
+        name: path.as_os_str().as_bytes().to_vec(),
+        mode: metadata.mode(),
+        modified: metadata.mtime(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        deflated: false,
+        size: metadata.len(),
+    }
+}
+
+/// So many bytes, unless the file ends before.
+fn block(file: &mut File, wanted: usize) -> io::Result<Vec<u8>> {
+    let mut block = vec![0; wanted];
+    let mut read = 0;
+    while read < wanted {
+        match file.read(&mut block[read..]) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    block.truncate(read);
+    Ok(block)
 }
 
 /// One member per file, one after the other: each says its own name.
-fn gzip(project: &Path, entries: &BTreeSet<PathBuf>, into: File) -> Result<(), ArchiveError> {
-    let mut into = BufWriter::new(into);
+fn gzip(project: &Path, entries: &BTreeSet<PathBuf>, mut into: impl Write) -> Result<(), ArchiveError> {
     for path in entries {
-        let (mut file, metadata) = open_regular(project, path)?;
-        let failed = |source| ArchiveError::File { path: path.clone(), source };
+        let (mut file, metadata) = open(project, path)?;
         let name = path.file_name().map_or(&[][..], OsStrExt::as_bytes);
         let mut member = GzBuilder::new()
             .filename(name)
             .comment(comment(path))
             .mtime(u32::try_from(metadata.mtime()).unwrap_or(0))
             .write(&mut into, Compression::default());
-        io::copy(&mut file, &mut member).map_err(failed)?;
-        member.finish().map_err(failed)?;
+        copy(path, &mut file, &mut member)?;
+        member.finish().map_err(ArchiveError::Into)?;
     }
-    into.flush().map_err(|source| ArchiveError::File { path: "the archive".into(), source })
+    into.flush().map_err(ArchiveError::Into)
 }
 
 /// The path; percent-encoded behind `e:` where it is not plain ASCII.
@@ -169,26 +275,36 @@ fn comment(path: &Path) -> Vec<u8> {
     format!("e:{}", bytes.iter().map(encode).collect::<String>()).into_bytes()
 }
 
-fn raw(project: &Path, entries: &BTreeSet<PathBuf>, mut into: File) -> Result<(), ArchiveError> {
-    if entries.len() > 1 {
-        return Err(ArchiveError::TooManyFiles(entries.len()));
-    }
+fn raw(project: &Path, entries: &BTreeSet<PathBuf>, mut into: impl Write) -> Result<(), ArchiveError> {
     for path in entries {
-        let (mut file, _) = open_regular(project, path)?;
-        io::copy(&mut file, &mut into).map_err(|source| ArchiveError::File { path: path.clone(), source })?;
+        let (mut file, _) = open(project, path)?;
+        copy(path, &mut file, &mut into)?;
     }
-    Ok(())
+    into.flush().map_err(ArchiveError::Into)
 }
 
-fn open_regular(project: &Path, path: &Path) -> Result<(File, Metadata), ArchiveError> {
-    let whole = project.join(path);
-    let failed = |source| ArchiveError::File { path: path.into(), source };
-    // Looked at before it is opened: opening a pipe waits for its writer.
-    let metadata = fs::symlink_metadata(&whole).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ArchiveError::NotRegular(path.into()));
+/// Tells an unreadable file from a place that takes no more.
+fn copy(path: &Path, file: &mut File, into: &mut impl Write) -> Result<(), ArchiveError> {
+    loop {
+        let block = block(file, BLOCK).map_err(|source| ArchiveError::File { path: path.into(), source })?;
+        if block.is_empty() {
+            return Ok(());
+        }
+        into.write_all(&block).map_err(ArchiveError::Into)?;
     }
-    Ok((File::open(whole).map_err(failed)?, metadata))
+}
+
+/// Looked at before it is opened: opening a pipe waits for its writer.
+fn regular(project: &Path, path: &Path) -> Result<Metadata, ArchiveError> {
+    let metadata = fs::symlink_metadata(project.join(path));
+    let metadata = metadata.map_err(|source| ArchiveError::File { path: path.into(), source })?;
+    if metadata.is_file() { Ok(metadata) } else { Err(ArchiveError::NotRegular(path.into())) }
+}
+
+fn open(project: &Path, path: &Path) -> Result<(File, Metadata), ArchiveError> {
+    let metadata = regular(project, path)?;
+    let file = File::open(project.join(path));
+    Ok((file.map_err(|source| ArchiveError::File { path: path.into(), source })?, metadata))
 }
 
 fn optional<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, ArchiveError> {
@@ -201,7 +317,9 @@ fn optional<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, ArchiveE
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::ffi::OsStr;
+    use std::fs::OpenOptions;
+    use std::process::Command;
 
     use flate2::read::{GzDecoder, MultiGzDecoder};
 
@@ -216,11 +334,8 @@ mod tests {
     }
 
     fn written(format: &str, dir: &Path, entries: &BTreeSet<PathBuf>) -> Result<Vec<u8>, ArchiveError> {
-        let mut file = tempfile::tempfile().expect("a file");
-        write(format, dir, entries, Some(5), file.try_clone().expect("the same file"))?;
-        io::Seek::rewind(&mut file).expect("a file on disk");
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).expect("a file on disk");
+        write(format, dir, entries, DEFAULT_LEVEL, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -236,16 +351,18 @@ mod tests {
         assert_eq!((header.filename(), header.comment()), (Some(&b"a.xml"[..]), Some(&b"a.xml"[..])));
         assert!(header.mtime() > 0);
         assert_eq!(comment(Path::new("d/ü.xml")), b"e:d/%C3%BC.xml");
+        assert_eq!(comment(Path::new("100%")), b"e:100%25");
     }
 
     #[test]
-    fn gzip_and_raw_refuse_directories() {
-        let (dir, _) = project(&[]);
+    fn gzip_and_raw_refuse_directories_links_and_pipes() {
+        let (dir, _) = project(&["file"]);
         fs::create_dir(dir.path().join("d")).expect("a directory");
-        let entries = BTreeSet::from([PathBuf::from("d")]);
-        for format in ["gzip", "raw"] {
-            let refused = written(format, dir.path(), &entries).expect_err(format);
-            assert!(matches!(refused, ArchiveError::NotRegular(_)), "{refused}");
+        std::os::unix::fs::symlink("file", dir.path().join("link")).expect("a link");
+        nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        for (format, name) in [("gzip", "d"), ("raw", "d"), ("gzip", "link"), ("raw", "pipe")] {
+            let refused = written(format, dir.path(), &BTreeSet::from([PathBuf::from(name)])).expect_err(name);
+            assert_eq!(refused.to_string(), format!("the file {name} is not a regular file"));
         }
     }
 
@@ -260,18 +377,108 @@ mod tests {
     #[test]
     fn a_format_that_is_not_known_is_refused_by_name() {
         let (dir, entries) = project(&["one"]);
-        assert!(written("tarzstd", dir.path(), &entries).expect_err("no tar").to_string().contains("tarzstd"));
-        assert_eq!(
-            (suffix(""), suffix("gzip"), suffix("raw"), suffix("zipzstd")),
-            (Some(".zip"), Some(".gz"), Some(""), None)
-        );
+        for format in ["tarzstd", "zipzstd", "7z"] {
+            let refused = written(format, dir.path(), &entries).expect_err(format).to_string();
+            assert!(refused.contains(format) && refused.contains("zip, gzip and raw"), "{refused}");
+        }
+        let suffixes = ["", "zip", "gzip", "raw"].map(|format| suffix(format).expect(format));
+        assert_eq!(suffixes, [".zip", ".zip", ".gz", ""]);
     }
 
     #[test]
     fn the_compression_level_has_names() {
-        assert_eq!(
-            ["fastest", "fast", "default", "slow", "slowest", "?"].map(compression_level).map(|l| l.unwrap_or(0)),
-            [0, 1, 5, 7, 9, 5]
-        );
+        let words = ["fastest", "fast", "", "default", "slow", "slowest", "?"];
+        let levels = [Some(0), Some(1), Some(5), Some(5), Some(7), Some(9), None];
+        assert_eq!(words.map(compression_level), levels);
+    }
+
+    /// What `unzip`, which is somebody else's program, makes of a zip.
+    fn unzipped(bytes: &[u8]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        let archive = dir.path().join("archive.zip");
+        fs::write(&archive, bytes).expect("a file");
+        let output = Command::new("unzip").args(["-q", "-d"]).arg(dir.path().join("x")).arg(&archive).output();
+        let output = output.expect("unzip");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        dir
+    }
+
+    #[test]
+    fn unzip_reads_what_is_written_at_every_level_and_size() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for size in [0, 1, 100, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17] {
+            let content: Vec<u8> = (0..size).map(|at| (at * at / 7 % 251) as u8).collect();
+            fs::write(dir.path().join(size.to_string()), content).expect("a file");
+        }
+        let entries: BTreeSet<PathBuf> =
+            fs::read_dir(dir.path()).expect("it").map(|entry| entry.expect("an entry").file_name().into()).collect();
+        for level in [0, 1, 5, 9] {
+            let mut bytes = Vec::new();
+            write("zip", dir.path(), &entries, level, &mut bytes).expect("an archive");
+            let out = unzipped(&bytes);
+            for name in &entries {
+                let (before, after) = (fs::read(dir.path().join(name)), fs::read(out.path().join("x").join(name)));
+                assert!(before.expect("it") == after.expect("it"), "{} at level {level}", name.display());
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_kept_byte_by_byte() {
+        let (dir, _) = project(&[]);
+        let names = [&b"caf\xe9"[..], "ü".as_bytes(), b"a b", b"back\\slash", b"line\nfeed"];
+        let entries: BTreeSet<PathBuf> = names.iter().map(|name| PathBuf::from(OsStr::from_bytes(name))).collect();
+        for entry in &entries {
+            fs::write(dir.path().join(entry), "x").expect("a file");
+        }
+        let bytes = written("zip", dir.path(), &entries).expect("an archive");
+        let zip = zip::ZipArchive::new(io::Cursor::new(bytes)).expect("a zip");
+        let found: BTreeSet<&[u8]> = zip.file_names_raw().collect();
+        assert_eq!(found, names.into_iter().collect());
+    }
+
+    #[test]
+    fn what_vanished_or_is_no_file_any_more_is_left_out() {
+        let (dir, mut entries) = project(&["file"]);
+        nix::unistd::mkfifo(&dir.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        entries.extend(["pipe", "vanished"].map(PathBuf::from));
+        let bytes = written("zip", dir.path(), &entries).expect("an archive");
+        assert_eq!(zip::ZipArchive::new(io::Cursor::new(bytes)).expect("a zip").len(), 1);
+    }
+
+    /// Takes a few bytes and then no more.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_place_that_takes_no_more_ends_the_work() {
+        let (dir, entries) = project(&["one", "two"]);
+        fs::write(dir.path().join("one"), vec![7; 10 * BLOCK]).expect("a file");
+        for format in ["zip", "gzip"] {
+            let error = write(format, dir.path(), &entries, 5, Full(50)).expect_err(format);
+            assert!(matches!(error, ArchiveError::Into(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_more_than_4_gigabytes_is_written_as_zip64() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = OpenOptions::new().write(true).create_new(true).open(dir.path().join("large")).expect("a file");
+        let size = (4 << 30) + 12_345;
+        file.set_len(size).expect("a file of holes");
+        let mut out = tempfile::tempfile().expect("a file");
+        write("zip", dir.path(), &BTreeSet::from([PathBuf::from("large")]), 1, &mut out).expect("an archive");
+        let mut zip = zip::ZipArchive::new(out).expect("a zip");
+        assert_eq!(zip.by_index(0).expect("an entry").size(), size);
     }
 }

@@ -1,31 +1,49 @@
 //! `upload_artifacts_on_success` and `_on_failure` (protocol 5.1 to 5.3).
+//!
+//! `artifacts:access` and `artifacts:public` are no business of a runner: GitLab knows them from the job itself.
+//! `expire_in` and the type are passed on as they come.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
-use gitlab::ArtifactUpload;
+use gitlab::{ArtifactUpload, Content};
+use jiff::Timestamp;
+use job::ids::ShortToken;
 use job::payload::Artifact;
+use job::secret::ExposeSecret;
 use job::trace::{Stream, line};
+use job::variables::parse_bool;
 use tokio::process::Command;
+use tokio::sync::mpsc;
 
+use super::provenance::{provenance, statement};
 use super::{Failure, RUNNING};
 use crate::archive::expand::expand;
+use crate::archive::in_words;
 use crate::archive::select::{Note, Selection, Wanted, select};
-use crate::archive::write::{compression_level, suffix, write};
+use crate::archive::write::{ArchiveError, DEFAULT_LEVEL, check, compression_level, suffix, write};
 use crate::process::{self, Ended};
 use crate::run::Run;
 use crate::stop::Limits;
 use crate::workspace::Environment;
 
 /// The cancel that led here, if one did, has been heard.
-const LIMITS: Limits = Limits { deaf_to_cancel: true, until: None };
+pub(super) const LIMITS: Limits = Limits { deaf_to_cancel: true, until: None };
+
+/// One part of an archive on its way, and how many of them may wait: all of the memory that an upload takes beside packing.
+const PART: usize = 64 * 1024;
+const WAITING_PARTS: usize = 8;
 
 pub async fn run(run: &Run, succeeded: bool) -> Result<(), Failure> {
-    let wanted: Vec<_> = run.payload.artifacts.iter().filter(|artifact| artifact.when.applies(succeeded)).collect();
-    let wanted: Vec<_> =
-        wanted.into_iter().filter(|artifact| artifact.untracked || !artifact.paths.is_empty()).collect();
+    let has_files = |artifact: &&Artifact| artifact.untracked || !artifact.paths.is_empty();
+    let applies = |artifact: &&Artifact| artifact.when.applies(succeeded);
+    let wanted: Vec<_> = run.payload.artifacts.iter().filter(applies).filter(has_files).collect();
     if wanted.is_empty() {
         return Ok(());
     }
@@ -43,89 +61,206 @@ async fn upload_all(run: &Run, wanted: &[&Artifact]) -> Result<(), Failure> {
         .map_err(|error| Failure::system(format!("cannot write the stage's files: {error}")))?;
     for artifact in wanted {
         run.say(&line::info("Uploading artifacts..."));
-        upload(run, artifact, &environment).await?;
+        let upload = Upload { run, artifact, environment: &environment };
+        upload.run().await?;
     }
     Ok(())
 }
 
-async fn upload(run: &Run, artifact: &Artifact, environment: &Environment) -> Result<(), Failure> {
-    let variable = |name: &str| Some(environment.get(OsStr::new(name))?.to_string_lossy().into_owned());
-    let expand = |text: &String| {
-        expand(text, &variable).unwrap_or_else(|reason| {
-            run.say(&line::warning(&format!("{text}: {reason}; it is taken as it is")));
-            text.clone()
-        })
-    };
-    let kind = if artifact.artifact_type.is_empty() { "archive" } else { &artifact.artifact_type };
-    let Some(suffix) = suffix(&artifact.artifact_format) else {
-        return Err(run.helper_failed(&format!("the artifact format {:?} is not known", artifact.artifact_format)));
-    };
-    let name = base_name(&expand(&artifact.name)) + suffix;
-    let paths: Vec<_> = artifact.paths.iter().map(expand).collect();
-    let exclude: Vec<_> = artifact.exclude.iter().map(expand).collect();
-    let untracked = if artifact.untracked { Some(untracked(run, environment).await?) } else { None };
+/// One artifact on its way.
+struct Upload<'a> {
+    run: &'a Run,
+    artifact: &'a Artifact,
+    environment: &'a Environment,
+}
 
-    let project = run.workspace.project.clone();
-    let selecting =
-        move || select(&project, &Wanted { paths: &paths, exclude: &exclude, untracked: untracked.as_deref() });
-    let selection = run.unless_stopped(LIMITS, blocking(selecting)).await??;
-    tell(run, &selection);
-    if selection.entries.is_empty() {
+impl Upload<'_> {
+    async fn run(&self) -> Result<(), Failure> {
+        let Self { run, artifact, .. } = *self;
+        let suffix = suffix(&artifact.artifact_format).map_err(|error| run.helper_failed(&error.to_string()))?;
+        let base = match artifact.name.as_str() {
+            "" => "artifacts".to_owned(),
+            name => base_name(&self.expanded(name, "name")),
+        };
+        let mut selection = self.select().await?;
+        selection.notes.iter().for_each(|note| tell(run, note));
+        if !selection.entries.is_empty() {
+            self.add_provenance(&base, &mut selection.entries).await?;
+            return self.send(&(base + suffix), selection.entries).await;
+        }
         run.say(&line::error("No files to upload"));
-        return Ok(());
+        Ok(())
     }
 
-    let level = compression_level(&variable("ARTIFACT_COMPRESSION_LEVEL").unwrap_or_default());
-    // In the job's own directory: it is the one place that surely has room for artifacts.
-    let file = tempfile::NamedTempFile::new_in(&run.workspace.temporary)
-        .map_err(|error| run.helper_failed(&format!("cannot store the artifacts: {error}")))?;
-    let (project, format) = (run.workspace.project.clone(), artifact.artifact_format.clone());
-    let into = file.reopen().map_err(|error| run.helper_failed(&format!("cannot store the artifacts: {error}")))?;
-    let writing = move || write(&format, &project, &selection.entries, level, into);
-    run.unless_stopped(LIMITS, blocking(writing)).await??.map_err(|error| run.helper_failed(&error.to_string()))?;
+    fn variable(&self, name: &str) -> Option<String> {
+        Some(self.environment.get(OsStr::new(name))?.to_string_lossy().into_owned())
+    }
 
-    let upload = ArtifactUpload {
-        name: &name,
-        artifact_type: &artifact.artifact_type,
-        format: &artifact.artifact_format,
-        expire_in: &artifact.expire_in,
-        file: file.path(),
-    };
-    let sending = run.client.upload_artifact(run.payload.id, &run.payload.token, &upload);
-    let sent = run.unless_stopped(LIMITS, sending).await?;
-    let report = format!("Uploading artifacts as \"{kind}\" to coordinator...");
-    match sent {
-        Ok(()) => {
-            run.say(&format!("{report} 201 Created  id={}\n", run.payload.id));
-            Ok(())
+    fn expanded(&self, text: &str, what: &str) -> String {
+        expand(text, &|name| self.variable(name)).unwrap_or_else(|reason| {
+            self.run.say(&line::warning(&format!("invalid artifact {what} {text:?}: {reason}; it is taken as it is")));
+            text.to_owned()
+        })
+    }
+
+    async fn select(&self) -> Result<Selection, Failure> {
+        let Self { run, artifact, .. } = *self;
+        let paths: Vec<_> = artifact.paths.iter().map(|path| self.expanded(path, "path")).collect();
+        let exclude: Vec<_> = artifact.exclude.iter().map(|path| self.expanded(path, "path")).collect();
+        let untracked = if artifact.untracked { Some(untracked(run, self.environment).await?) } else { None };
+        let project = run.workspace.project.clone();
+        let selecting =
+            move || select(&project, &Wanted { paths: &paths, exclude: &exclude, untracked: untracked.as_deref() });
+        run.unless_stopped(LIMITS, blocking(selecting)).await?
+    }
+
+    /// GitLab's runner does this for exactly the format `zip`, too.
+    async fn add_provenance(&self, base: &str, entries: &mut BTreeSet<PathBuf>) -> Result<(), Failure> {
+        let Self { run, artifact, .. } = *self;
+        let asked = self.variable("RUNNER_GENERATE_ARTIFACTS_METADATA").and_then(|text| parse_bool(&text));
+        if artifact.artifact_format != "zip" || asked != Some(true) {
+            return Ok(());
         }
-        Err(error) => Err(run.helper_failed(&format!("{report} {error}  id={}", run.payload.id))),
+        run.say("Generating artifacts statement\n");
+        let provenance =
+            provenance(&run.payload, &run.variables, &run.runner.name, &format!("{:.0}", Timestamp::now()));
+        let (project, of) = (run.workspace.project.clone(), entries.clone());
+        let name = PathBuf::from(format!("{base}-metadata.json"));
+        let file = name.clone();
+        let making = move || {
+            let statement = statement(&project, &of, &provenance)?;
+            std::fs::write(project.join(&file), format!("{statement:#}")).map_err(|error| (file, error))
+        };
+        let made = run.unless_stopped(LIMITS, blocking(making)).await??;
+        made.map_err(|(path, error)| run.helper_failed(&format!("{}: {}", path.display(), in_words(&error))))?;
+        entries.insert(name);
+        Ok(())
+    }
+
+    async fn send(&self, name: &str, entries: BTreeSet<PathBuf>) -> Result<(), Failure> {
+        let Self { run, artifact, .. } = *self;
+        let word = self.variable("ARTIFACT_COMPRESSION_LEVEL").unwrap_or_default();
+        let level = compression_level(&word).unwrap_or_else(|| {
+            run.say(&line::warning(&format!("compression level {word:?} is invalid, falling back to default")));
+            DEFAULT_LEVEL
+        });
+        let packing = Arc::new(Packing {
+            format: artifact.artifact_format.clone(),
+            project: run.workspace.project.clone(),
+            entries,
+            level,
+        });
+        let checked = packing.clone();
+        let checking = move || check(&checked.format, &checked.project, &checked.entries);
+        let checked = run.unless_stopped(LIMITS, blocking(checking)).await??;
+        checked.map_err(|error| run.helper_failed(&error.to_string()))?;
+
+        let kind = if artifact.artifact_type.is_empty() { "archive" } else { &artifact.artifact_type };
+        let report = format!("Uploading artifacts as \"{kind}\" to coordinator...");
+        let (id, token) = (run.payload.id, ShortToken::of(run.payload.token.expose_secret()));
+        let upload = ArtifactUpload {
+            name,
+            artifact_type: &artifact.artifact_type,
+            format: &artifact.artifact_format,
+            expire_in: &artifact.expire_in,
+            content: &|| packed(packing.clone()),
+            timeout: Duration::from_secs(run.runner.artifact_upload_timeout),
+            header_timeout: Duration::from_secs(run.runner.artifact_response_header_timeout),
+            failed_try: &|reason| {
+                run.say(&line::warning(&format!("{report} {reason}  id={id} token={}", token.as_str())));
+                run.say(&line::warning("Retrying...  context=artifacts-uploader"));
+            },
+        };
+        let sending = run.client.upload_artifact(id, &run.payload.token, &upload);
+        match run.unless_stopped(LIMITS, sending).await? {
+            Ok(()) => {
+                let context = format!("id={id} responseStatus=201 Created token={}", token.as_str());
+                run.say(&format!("{report} 201 Created  {context}\n"));
+                Ok(())
+            }
+            Err(error) => Err(run.helper_failed(&format!("{report} {error}  id={id} token={}", token.as_str()))),
+        }
+    }
+}
+
+/// What is packed, as often as it has to be sent.
+struct Packing {
+    format: String,
+    project: PathBuf,
+    entries: BTreeSet<PathBuf>,
+    level: u32,
+}
+
+/// Packs on a thread of its own while the archive is sent. It ends when nobody takes the archive any more.
+fn packed(packing: Arc<Packing>) -> Content {
+    let (sender, content) = mpsc::channel(WAITING_PARTS);
+    tokio::task::spawn_blocking(move || {
+        let mut parts = Parts { sender, next: Vec::with_capacity(PART) };
+        let Packing { format, project, entries, level } = &*packing;
+        let last = match write(format, project, entries, *level, &mut parts).and_then(|()| parts.end()) {
+            Ok(()) => Ok(Vec::new()),
+            Err(ArchiveError::Into(error)) => Err(error),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        };
+        // It matters to nobody if the upload was given up.
+        let _ = parts.sender.blocking_send(last);
+    });
+    content
+}
+
+/// Cuts what is written into parts, and waits while too many are on their way.
+struct Parts {
+    sender: mpsc::Sender<io::Result<Vec<u8>>>,
+    next: Vec<u8>,
+}
+
+impl Parts {
+    fn send(&mut self) -> io::Result<()> {
+        let part = std::mem::replace(&mut self.next, Vec::with_capacity(PART));
+        self.sender.blocking_send(Ok(part)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// An empty part would be the end of the content.
+    fn end(&mut self) -> Result<(), ArchiveError> {
+        if self.next.is_empty() { Ok(()) } else { self.send().map_err(ArchiveError::Into) }
+    }
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.next.extend_from_slice(bytes);
+        if self.next.len() >= PART {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// The last part of the name; `default` if there is none.
 fn base_name(name: &str) -> String {
-    match name.trim().trim_end_matches('/').rsplit('/').next() {
+    match name.trim_end_matches('/').rsplit('/').next() {
         None | Some("" | ".") => "default".into(),
         Some(base) => base.to_owned(),
     }
 }
 
-fn tell(run: &Run, selection: &Selection) {
-    for note in &selection.notes {
-        match note {
-            Note::Info(text) => run.say(&format!("{text}\n")),
-            Note::Warning(text) => run.say(&line::warning(text)),
-        }
+pub(super) fn tell(run: &Run, note: &Note) {
+    match note {
+        Note::Info(text) => run.say(&format!("{text}\n")),
+        Note::Warning(text) => run.say(&line::warning(text)),
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::system(format!("packing the artifacts: {error}")))
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::system(format!("packing the files: {error}")))
 }
 
 /// All files that git does not track, ignored ones too. Without git there are none, and that is said.
-async fn untracked(run: &Run, environment: &Environment) -> Result<Vec<PathBuf>, Failure> {
+pub(super) async fn untracked(run: &Run, environment: &Environment) -> Result<Vec<PathBuf>, Failure> {
     let mut command = Command::new("git");
     command.args(["ls-files", "-o", "-z"]).current_dir(&run.workspace.project).stdin(Stdio::null());
     command.env_clear().envs(environment);
@@ -157,10 +292,42 @@ async fn untracked(run: &Run, environment: &Environment) -> Result<Vec<PathBuf>,
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_content_is_cut_into_parts_and_its_end_is_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let bytes: Vec<u8> = (0..PART * 3 + 17).map(|at| (at % 251) as u8).collect();
+        std::fs::write(dir.path().join("file"), &bytes).expect("a file");
+        let packing = |format: &str, entry: &str| Packing {
+            format: format.into(),
+            project: dir.path().into(),
+            entries: BTreeSet::from([PathBuf::from(entry)]),
+            level: 5,
+        };
+        let mut content = packed(Arc::new(packing("raw", "file")));
+        let mut read = Vec::new();
+        loop {
+            let part = content.recv().await.expect("not the end").expect("no error");
+            if part.is_empty() {
+                break;
+            }
+            read.extend(part);
+        }
+        assert!(read == bytes && content.recv().await.is_none());
+        let broken = packed(Arc::new(packing("raw", "missing"))).recv().await.expect("a part");
+        assert!(broken.expect_err("an error").to_string().contains("missing"));
+    }
+
     #[test]
     fn an_artifact_is_called_by_the_last_part_of_its_name() {
-        for (name, base) in [("", "default"), (".", "default"), ("feature/x", "x"), ("app-1.0", "app-1.0"), ("a/", "a")]
-        {
+        let names = [
+            ("", "default"),
+            (".", "default"),
+            ("/", "default"),
+            ("feature/x", "x"),
+            ("app-1.0", "app-1.0"),
+            ("a/", "a"),
+        ];
+        for (name, base) in names {
             assert_eq!(base_name(name), base, "{name}");
         }
     }
