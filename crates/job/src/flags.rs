@@ -122,12 +122,12 @@ impl Flags {
                 }
                 parsed
             });
-            let on = runner.feature_flags.get(flag.name).copied().or(of_job).unwrap_or(flag.default);
-            if let Effect::None(reason) = flag.effect
+            if let (Effect::None(reason), Some(on)) = (flag.effect, of_job)
                 && on != flag.default
             {
                 warnings.push(format!("{} has no effect here: {reason}", flag.name));
             }
+            let on = runner.feature_flags.get(flag.name).copied().or(of_job).unwrap_or(flag.default);
             (flag.name, on)
         };
         let on = FLAGS.iter().map(&mut resolve).collect();
@@ -156,6 +156,8 @@ impl Flags {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::variables::tests::{payload, runner};
 
@@ -172,6 +174,31 @@ mod tests {
         assert!(flags.on("FF_USE_DIRECT_DOWNLOAD") && !flags.on("FF_CONCRETE") && !flags.on("FF_NO_FLAG"));
         assert_eq!(flags.unusual(), "FF_SCRIPT_SECTIONS:true, FF_TIMESTAMPS:false, FF_HASH_CACHE_KEYS:true");
         assert!(flags.warnings.is_empty(), "{:?}", flags.warnings);
+    }
+
+    /// The Rust sources of the programs, without this table.
+    fn sources(directory: &Path) -> String {
+        let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+        let mut text = String::new();
+        for path in entries.filter(|path| !path.ends_with("flags.rs")) {
+            match path.extension() {
+                None if path.is_dir() => text += &sources(&path),
+                Some(extension) if extension == "rs" => text += &std::fs::read_to_string(path).expect("a source"),
+                _ => {}
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_table_says_what_the_programs_do() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the folder of all crates");
+        let text: String =
+            ["job", "gitlab", "agent", "staffetta"].map(|name| sources(&crates.join(name).join("src"))).concat();
+        for flag in &FLAGS {
+            let asked = text.contains(&format!("\"{}\"", flag.name));
+            assert_eq!(asked, flag.effect == Effect::ActedOn, "{}", flag.name);
+        }
     }
 
     #[test]

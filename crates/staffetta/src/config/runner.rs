@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use aws::fargate::{CapacityProvider, FargateConfig};
+use job::flags::{Effect, FLAGS, Flag};
 use job::ids::ShortToken;
 use job::secret::SecretString;
 
@@ -182,11 +183,17 @@ fn environment_of_jobs(section: &mut Section) -> Vec<String> {
 fn feature_flags(section: &mut Section) -> BTreeMap<String, bool> {
     let flags = section.flags("feature_flags");
     for (name, found) in &flags {
-        if !keys::FEATURE_FLAGS.contains(&name.as_str()) {
-            let advice = keys::nearest(name, keys::FEATURE_FLAGS.iter().copied())
-                .map(|near| format!("; did you mean {near}?"))
-                .unwrap_or_default();
-            section.report.warning(found.at, format!("{name} is not a feature flag of GitLab's runner{advice}"));
+        match FLAGS.iter().find(|flag| flag.name == name) {
+            None => {
+                let advice = keys::nearest(name, FLAGS.iter().map(|flag| flag.name))
+                    .map(|near| format!("; did you mean {near}?"))
+                    .unwrap_or_default();
+                section.report.warning(found.at, format!("{name} is not a feature flag of GitLab's runner{advice}"));
+            }
+            Some(Flag { effect: Effect::None(reason), default, .. }) if found.value != *default => {
+                section.report.warning(found.at, format!("{name} has no effect: {reason}"));
+            }
+            Some(_) => {}
         }
     }
     flags.into_iter().map(|(name, found)| (name, found.value)).collect()
