@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use job::hand_over::{AgentStatus, HandOver, Receipt};
+use job::hand_over::{AddressesReceipt, AgentStatus, HandOver, Receipt, RemoteCaches};
 use job::ids::JobId;
 use job::payload::Received;
 use job::secret::{self, SecretString};
@@ -21,6 +21,7 @@ use tokio::process::Command;
 use crate::container::{self, Process};
 use crate::process::{Orphans, end_children};
 use crate::run::remaining;
+use crate::workspace::write_secret;
 
 /// What the container's one job is doing.
 #[derive(Serialize, Deserialize)]
@@ -33,6 +34,8 @@ struct Record {
     /// Whoever answers for the job; if it is gone, so is the job.
     keeper: Process,
     finished: bool,
+    #[serde(default)]
+    cache_renewal: Option<String>,
 }
 
 /// The directory with the record, which only this user can read.
@@ -87,6 +90,22 @@ impl State {
         serde_json::from_slice(&fs::read(self.file()).ok()?).ok()
     }
 
+    /// Where the job finds fresh addresses of its caches, once a manager has sent some.
+    fn renewed_caches(&self) -> PathBuf {
+        self.0.join("caches.json")
+    }
+
+    /// Keeps fresh addresses for the process that runs the job.
+    pub fn renew_caches(&self, caches: &RemoteCaches) -> io::Result<AddressesReceipt> {
+        if !matches!(self.status(), AgentStatus::Running { .. }) {
+            return Ok(AddressesReceipt::NoJob);
+        }
+        let next = self.0.join("caches.json.next");
+        write_secret(&next, &serde_json::to_vec(caches)?)?;
+        fs::rename(next, self.renewed_caches())?;
+        Ok(AddressesReceipt::Taken)
+    }
+
     fn log(&self) -> io::Result<File> {
         OpenOptions::new().create(true).append(true).mode(0o600).open(self.0.join("agent.log"))
     }
@@ -99,6 +118,7 @@ impl State {
                 job: record.job,
                 token: record.token,
                 remaining_seconds: record.deadline.saturating_sub(unix_now()),
+                cache_renewal: record.cache_renewal,
             },
             // No job, or one whose agent was killed: the task serves nobody.
             _ => AgentStatus::Idle,
@@ -131,6 +151,7 @@ pub async fn hand_over(state: &State, input: impl AsyncRead + Unpin) -> Receipt 
         deadline: unix_now().saturating_add(left.as_secs()),
         keeper: this,
         finished: false,
+        cache_renewal: message.caches.as_ref().map(|caches| caches.renewal.clone()),
     };
     match state.claim(&record) {
         Ok(()) => {}
@@ -178,7 +199,7 @@ pub async fn keep(state: &State, sshd: Option<Process>) -> io::Result<bool> {
     // The one who handed the job over must not take it with them. An error means that we lead a session already.
     let _ = nix::unistd::setsid();
     let orphans = Orphans::adopt();
-    let knows = run_apart().await;
+    let knows = run_apart(state).await;
     if let (Ok(true), Some(record)) = (&knows, state.read())
         && let Err(error) = state.write(&Record { finished: true, ..record })
     {
@@ -195,14 +216,16 @@ pub async fn keep(state: &State, sshd: Option<Process>) -> io::Result<bool> {
     knows
 }
 
-async fn run_apart() -> io::Result<bool> {
-    let mut child = Command::new(std::env::current_exe()?).arg("run").spawn()?;
+async fn run_apart(state: &State) -> io::Result<bool> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut child = command.arg("run").arg("--renewed-caches").arg(state.renewed_caches()).spawn()?;
     Ok(child.wait().await?.success())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transfer::addresses::{CacheAddresses, Renewals};
 
     fn state() -> (tempfile::TempDir, State) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -211,7 +234,8 @@ mod tests {
     }
 
     fn record(keeper: Process) -> Record {
-        Record { job: JobId(7), token: "t".into(), deadline: unix_now() + 100, keeper, finished: false }
+        let deadline = unix_now() + 100;
+        Record { job: JobId(7), token: "t".into(), deadline, keeper, finished: false, cache_renewal: None }
     }
 
     fn this() -> Process {
@@ -238,6 +262,25 @@ mod tests {
         let (_dir, state) = state();
         state.claim(&record(Process { started: 1, ..this() })).expect("the first");
         assert!(matches!(state.status(), AgentStatus::Idle));
+    }
+
+    #[test]
+    fn fresh_addresses_reach_the_job_while_it_runs_and_only_then() {
+        let (_dir, state) = state();
+        let caches = RemoteCaches { max_archive_size: 5, ..RemoteCaches::default() };
+        assert_eq!(state.renew_caches(&caches).expect("an answer"), AddressesReceipt::NoJob);
+        let sealed = Some("sealed".to_owned());
+        state.claim(&Record { cache_renewal: sealed.clone(), ..record(this()) }).expect("the job");
+        assert!(matches!(state.status(), AgentStatus::Running { cache_renewal, .. } if cache_renewal == sealed));
+        let addresses = CacheAddresses::new(None, Renewals::Written(state.renewed_caches()));
+        assert!(addresses.newest().is_none());
+        for size in [6, 7] {
+            let caches = RemoteCaches { max_archive_size: size, ..RemoteCaches::default() };
+            assert_eq!(state.renew_caches(&caches).expect("an answer"), AddressesReceipt::Taken);
+            assert_eq!(addresses.newest().expect("fresh ones").max_archive_size, size);
+        }
+        let mode = state.renewed_caches().metadata().expect("the file").mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod container;
 pub mod detached;
 #[cfg(test)]
 mod fixtures;
+pub mod git;
 pub mod proc;
 pub mod process;
 pub mod run;
@@ -15,4 +16,5 @@ pub mod serve;
 pub mod shell;
 pub mod stages;
 pub mod stop;
+pub mod transfer;
 pub mod workspace;

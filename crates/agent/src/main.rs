@@ -10,6 +10,7 @@ use std::time::Duration;
 use agent::container::Process;
 use agent::detached::{self, State};
 use agent::process::Orphans;
+use agent::transfer::addresses::Renewals;
 use agent::{run, serve};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -44,13 +45,20 @@ enum Command {
     },
     /// Runs the job whose hand-over stands at standard input, in the foreground.
     #[command(after_help = "Example:\n  staffetta-agent run < hand-over.json")]
-    Run,
+    Run {
+        /// The file into which `caches` of the same container puts what it takes.
+        #[arg(long, hide = true)]
+        renewed_caches: Option<PathBuf>,
+    },
     /// Takes the job at standard input, starts it in the background and prints a receipt: one line of JSON.
     #[command(after_help = "Example:\n  ssh task staffetta-agent hand-over < hand-over.json")]
     HandOver,
     /// Prints what this container's job is doing: one line of JSON.
     #[command(after_help = "Example:\n  ssh task staffetta-agent status")]
     Status,
+    /// Takes fresh addresses of the job's caches at standard input and prints a receipt: one line of JSON.
+    #[command(after_help = "Example:\n  ssh task staffetta-agent caches < addresses.json")]
+    Caches,
     /// Runs a job for `hand-over` and ends the container afterwards.
     #[command(hide = true)]
     Keep {
@@ -99,13 +107,18 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let orphans = Orphans::adopt().context("cannot adopt orphans")?;
             serve::serve(listen, &authorized_key, idle_timeout, terminated()?, orphans).await?;
         }
-        Command::Run => {
+        Command::Run { renewed_caches } => {
             let hand_over = ssh::protocol::receive_hand_over(input()?).await?;
             let orphans = Orphans::adopt().context("cannot adopt orphans")?;
-            run::run(hand_over, terminated()?, orphans).await?;
+            let renewals = renewed_caches.map_or(Renewals::None, Renewals::Written);
+            run::run(hand_over, renewals, terminated()?, orphans).await?;
         }
         Command::HandOver => print(&detached::hand_over(&State::of_this_container(), input()?).await)?,
         Command::Status => print(&State::of_this_container().status())?,
+        Command::Caches => {
+            let caches = ssh::protocol::receive_caches(input()?).await?;
+            print(&State::of_this_container().renew_caches(&caches).context("cannot keep the addresses")?)?;
+        }
         Command::Keep { state, sshd } => {
             let knows = detached::keep(&State::at(state), sshd).await?;
             anyhow::ensure!(knows, "the job's agent ended before GitLab knew the outcome");

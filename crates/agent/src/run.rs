@@ -190,10 +190,15 @@ impl Run {
         if result.as_ref().is_err_and(Failure::ends_the_job) {
             return result;
         }
-        match stages::upload_artifacts::run(self, result.is_ok()).await {
+        let succeeded = result.is_ok();
+        let saved = stages::archive_cache::run(self, succeeded).await;
+        if saved.as_ref().is_err_and(Failure::ends_the_job) {
+            return saved;
+        }
+        match stages::upload_artifacts::run(self, succeeded).await {
             Err(failure) if failure.ends_the_job() => return Err(failure),
             // A lost artifact fails a job that was fine; it does not hide why one was not.
-            uploaded => result = result.and(uploaded),
+            uploaded => result = result.and(saved).and(uploaded),
         }
         stages::cleanup::run(self).await;
         result
@@ -201,6 +206,7 @@ impl Run {
 
     async fn before_the_script(&self) -> Result<(), Failure> {
         stages::get_sources::run(self).await?;
+        stages::restore_cache::run(self).await?;
         stages::download_artifacts::run(self).await
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gitlab::Reported;
-use job::hand_over::{AgentStatus, HandOver, Receipt};
+use job::hand_over::{AddressesReceipt, AgentStatus, HandOver, Receipt, RemoteCaches};
 use job::ids::JobId;
 use job::payload::{Payload, Received};
 use job::secret::SecretString;
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::process::Orphans;
 use crate::run::{self, RunError, remaining};
+use crate::transfer::addresses::Renewals;
 
 /// Why the agent ends without GitLab knowing anything from it.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +69,9 @@ async fn one_job(
 ) -> Result<Reported, ServeError> {
     let (job, message) = first_job(requests, idle_timeout, terminated.clone()).await?;
     tracing::info!(job = %job.id, "took a job");
-    let running = tokio::spawn(run::run(message, terminated, orphans));
-    let ended = answer_while(&job, requests, running).await;
+    let (renewed, renewals) = watch::channel(None);
+    let running = tokio::spawn(run::run(message, Renewals::Told(renewals), terminated, orphans));
+    let ended = answer_while(&job, requests, &renewed, running).await;
     Ok(ended.map_err(|panic| RunError::Broken(panic.to_string()))??)
 }
 
@@ -78,6 +80,7 @@ struct Taken {
     id: JobId,
     token: SecretString,
     deadline: Instant,
+    cache_renewal: Option<String>,
 }
 
 async fn first_job(
@@ -96,6 +99,9 @@ async fn first_job(
         match request {
             // An asker who left needs no answer, here and below.
             Request::Status(answer) => drop(answer.send(AgentStatus::Idle)),
+            Request::Caches(_, answer) => {
+                let _ = answer.send(AddressesReceipt::NoJob);
+            }
             Request::HandOver(message, answer) => match usable(&message) {
                 // Not begun if the answer cannot be given: the job is then still the manager's.
                 Ok(job) => {
@@ -112,11 +118,18 @@ async fn first_job(
 fn usable(message: &HandOver) -> Result<Taken, String> {
     let received = Received::parse(message.payload.get().as_bytes()).map_err(|error| error.to_string())?;
     let Payload { id, token, .. } = received.payload.clone();
-    Ok(Taken { id, token, deadline: Instant::now() + remaining(&received.payload, message.elapsed_seconds) })
+    let deadline = Instant::now() + remaining(&received.payload, message.elapsed_seconds);
+    let cache_renewal = message.caches.as_ref().map(|caches| caches.renewal.clone());
+    Ok(Taken { id, token, deadline, cache_renewal })
 }
 
 /// Waits for the job, and tells everybody else that the place is taken.
-async fn answer_while<T>(job: &Taken, requests: &mut mpsc::Receiver<Request>, running: impl Future<Output = T>) -> T {
+async fn answer_while<T>(
+    job: &Taken,
+    requests: &mut mpsc::Receiver<Request>,
+    renewed: &watch::Sender<Option<RemoteCaches>>,
+    running: impl Future<Output = T>,
+) -> T {
     tokio::pin!(running);
     loop {
         tokio::select! {
@@ -125,7 +138,12 @@ async fn answer_while<T>(job: &Taken, requests: &mut mpsc::Receiver<Request>, ru
                 Request::HandOver(_, answer) => drop(answer.send(Receipt::Busy { job: job.id })),
                 Request::Status(answer) => {
                     let remaining_seconds = job.deadline.saturating_duration_since(Instant::now()).as_secs();
-                    drop(answer.send(AgentStatus::Running { job: job.id, token: job.token.clone(), remaining_seconds }));
+                    let (token, cache_renewal) = (job.token.clone(), job.cache_renewal.clone());
+                    drop(answer.send(AgentStatus::Running { job: job.id, token, remaining_seconds, cache_renewal }));
+                }
+                Request::Caches(caches, answer) => {
+                    renewed.send_replace(Some(*caches));
+                    let _ = answer.send(AddressesReceipt::Taken);
                 }
             },
         }

@@ -2,6 +2,7 @@
 //! their caches.
 
 pub mod fargate;
+mod proxies;
 pub mod s3;
 mod secrets_manager;
 mod signed_post;

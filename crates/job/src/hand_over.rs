@@ -27,6 +27,9 @@ pub struct HandOver {
     /// What the manager resolved for the job's `secrets` (protocol 3.14).
     #[serde(default)]
     pub secrets: Vec<ResolvedSecret>,
+    /// None: the runner has no store for caches, or it cannot be used just now (protocol 6).
+    #[serde(default)]
+    pub caches: Option<RemoteCaches>,
     /// Seconds of the job's time-out that had passed when the manager sent this: the task's clock is not the manager's.
     pub elapsed_seconds: f64,
 }
@@ -70,6 +73,35 @@ pub struct ResolvedSecret {
     pub file: bool,
 }
 
+/// The job's caches in the runner's store: addresses that are signed for these objects alone, and for a time (protocol 6.6).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RemoteCaches {
+    /// By the object's name below the project's folder, see [`crate::cache::Place::object`].
+    pub objects: BTreeMap<String, ObjectAddresses>,
+    /// Bytes of the largest archive that is uploaded; 0 is no limit.
+    pub max_archive_size: u64,
+    /// What a later manager needs to sign anew: it cannot know the job's payload. Sealed, since the job's own code may be what
+    /// gives it back; to the agent it is just a text.
+    pub renewal: String,
+}
+
+/// What may be done with one object; none is not allowed, or cannot be signed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ObjectAddresses {
+    pub get: Option<SignedRequest>,
+    pub head: Option<SignedRequest>,
+    pub put: Option<SignedRequest>,
+}
+
+/// Whoever has it may send the request until its time is over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignedRequest {
+    #[serde(serialize_with = "secret::expose")]
+    pub url: SecretString,
+    /// To be sent exactly so.
+    pub headers: BTreeMap<String, String>,
+}
+
 /// The settings of the `[[runners]]` entry that a job can see (protocol 10.3).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunnerSettings {
@@ -107,6 +139,14 @@ pub struct RunnerSettings {
     pub concurrent_project_id: u32,
 }
 
+impl RunnerSettings {
+    /// A variable of `environment`; of two, the later one.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        let pairs = self.environment.iter().rev().filter_map(|entry| entry.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
 /// The trace as the manager leaves it. It is a few hundred bytes, so it travels whole: GitLab may
 /// ask for any of it again (416, protocol 4.1).
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -137,6 +177,15 @@ pub enum Receipt {
     Refused { reason: String },
 }
 
+/// The agent's answer to fresh addresses of its job's caches: one JSON line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "addresses", rename_all = "snake_case")]
+pub enum AddressesReceipt {
+    Taken,
+    /// No job runs here.
+    NoJob,
+}
+
 /// What an agent says when a manager that does not know its task asks for it: one JSON line.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
@@ -150,6 +199,9 @@ pub enum AgentStatus {
         token: SecretString,
         /// Seconds until the job's own time-out ends it.
         remaining_seconds: u64,
+        /// [`RemoteCaches::renewal`] of the hand-over.
+        #[serde(default)]
+        cache_renewal: Option<String>,
     },
     /// GitLab knows the outcome; the task is about to end.
     Finished { job: JobId },

@@ -47,6 +47,9 @@ pub struct Settings {
     /// LFS files stay pointers; otherwise they are pulled after the checkout.
     pub lfs_skip_smudge: bool,
     pub get_sources_attempts: u32,
+    pub restore_cache_attempts: u32,
+    /// For one request to the store of caches, its body included.
+    pub cache_request_timeout: Duration,
     pub artifact_download_attempts: u32,
     /// The manager's: secrets are there before a task is.
     pub secrets_retrieval_attempts: u32,
@@ -93,6 +96,11 @@ impl Settings {
             clone_flags: words(&reader.text("GIT_CLONE_EXTRA_FLAGS")),
             lfs_skip_smudge: reader.boolean("GIT_LFS_SKIP_SMUDGE", false),
             get_sources_attempts: reader.attempts("GET_SOURCES_ATTEMPTS"),
+            restore_cache_attempts: reader.attempts("RESTORE_CACHE_ATTEMPTS"),
+            cache_request_timeout: {
+                let minutes = u64::try_from(reader.number("CACHE_REQUEST_TIMEOUT", 10)).ok();
+                Duration::from_secs(60 * minutes.filter(|minutes| *minutes > 0).unwrap_or(10))
+            },
             artifact_download_attempts: reader.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
             secrets_retrieval_attempts: reader.attempts("SECRETS_RETRIEVAL_ATTEMPTS"),
             script_timeout: reader.timeout("RUNNER_SCRIPT_TIMEOUT", timeout),

@@ -227,13 +227,18 @@ fn network_name(payload: &Payload, runner: &RunnerSettings) -> String {
 
 /// `<builds_dir>/<group/project>`: a task runs one job, so no two jobs share the path (protocol 7.8).
 fn default_project_dir(payload: &Payload, runner: &RunnerSettings) -> String {
+    format!("{}/{}", runner.builds_dir.trim_end_matches('/'), project_path(payload))
+}
+
+/// What the project's directories in `builds_dir` and `cache_dir` are called.
+pub fn project_path(payload: &Payload) -> String {
     let url = payload.git_info.repo_url.expose_secret();
     let after_host = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
     let path = after_host.split(['?', '#']).next().unwrap_or("").trim_matches('/').trim_end_matches(".git");
     let usable = !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     let path = if usable { path.to_owned() } else { format!("project-{}", payload.job_info.project_id) };
     let suffix = if payload.variable("GIT_STRATEGY") == Some("empty") { "-empty" } else { "" };
-    format!("{}/{path}{suffix}", runner.builds_dir.trim_end_matches('/'))
+    format!("{path}{suffix}")
 }
 
 fn temporary_dir(project_dir: &str) -> String {

@@ -1,10 +1,11 @@
-//! What is said over the connection: two commands, one message in, one line out.
+//! What is said over the connection: three commands, one message in, one line out.
 //!
 //! `staffetta-agent hand-over` reads a [`HandOver`] as JSON until the end of its input and prints a
-//! `Receipt`; `staffetta-agent status` prints an `AgentStatus`. The message is one JSON object, so a
+//! `Receipt`; `staffetta-agent status` prints an `AgentStatus`; `staffetta-agent caches` reads [`RemoteCaches`], which
+//! take the place of those of the hand-over, and prints an `AddressesReceipt`. A message is one JSON object, so a
 //! part of it is never a message: a connection lost on the way starts no job.
 
-use job::hand_over::{HandOver, VERSION};
+use job::hand_over::{HandOver, RemoteCaches, VERSION};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -25,6 +26,7 @@ pub const NOT_FOUND: u32 = 127;
 pub enum Command {
     HandOver,
     Status,
+    Caches,
 }
 
 impl Command {
@@ -33,6 +35,7 @@ impl Command {
         match self {
             Self::HandOver => "hand-over",
             Self::Status => "status",
+            Self::Caches => "caches",
         }
     }
 
@@ -43,16 +46,16 @@ impl Command {
 
     /// The one place where a server reads a command line; no shell is behind it.
     pub fn parse(line: &[u8]) -> Option<Self> {
-        [Self::HandOver, Self::Status].into_iter().find(|command| command.line().as_bytes() == line)
+        [Self::HandOver, Self::Status, Self::Caches].into_iter().find(|command| command.line().as_bytes() == line)
     }
 }
 
 /// Why a message cannot be taken; an agent answers it as `Receipt::Refused`.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    #[error("the hand-over is larger than {MESSAGE_LIMIT} bytes")]
+    #[error("the message is larger than {MESSAGE_LIMIT} bytes")]
     TooLarge,
-    #[error("the hand-over cannot be read: {0}")]
+    #[error("the message cannot be read: {0}")]
     Malformed(String),
     #[error("the manager speaks version {0} of the hand-over and this agent {VERSION}: update the agent in the image")]
     Newer(u32),
@@ -60,13 +63,23 @@ pub enum MessageError {
 
 /// Reads a whole hand-over, from a channel or from standard input.
 pub async fn receive_hand_over(input: impl AsyncRead + Unpin) -> Result<HandOver, MessageError> {
+    parse_hand_over(&receive(input).await?)
+}
+
+/// Reads fresh addresses of a job's caches in the same way.
+pub async fn receive_caches(input: impl AsyncRead + Unpin) -> Result<RemoteCaches, MessageError> {
+    let message = receive(input).await?;
+    serde_json::from_slice(&message).map_err(|error| MessageError::Malformed(error.to_string()))
+}
+
+async fn receive(input: impl AsyncRead + Unpin) -> Result<Vec<u8>, MessageError> {
     let mut message = Vec::new();
     let read = input.take(MESSAGE_LIMIT + 1).read_to_end(&mut message).await;
     read.map_err(|error| MessageError::Malformed(error.to_string()))?;
     if message.len() as u64 > MESSAGE_LIMIT {
         return Err(MessageError::TooLarge);
     }
-    parse_hand_over(&message)
+    Ok(message)
 }
 
 fn parse_hand_over(message: &[u8]) -> Result<HandOver, MessageError> {
@@ -144,9 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_two_commands_are_commands() {
+    fn only_the_three_commands_are_commands() {
         assert_eq!(Command::parse(b"staffetta-agent hand-over"), Some(Command::HandOver));
         assert_eq!(Command::parse(b"staffetta-agent status"), Some(Command::Status));
+        assert_eq!(Command::parse(b"staffetta-agent caches"), Some(Command::Caches));
         assert_eq!(Command::parse(b"staffetta-agent status; id"), None);
         assert_eq!(Command::parse(b"sh"), None);
     }

@@ -1,10 +1,10 @@
-//! The agent's end: a server that knows one key and two commands. It has no shell to give.
+//! The agent's end: a server that knows one key and three commands. It has no shell to give.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use job::hand_over::{AgentStatus, HandOver, Receipt};
+use job::hand_over::{AddressesReceipt, AgentStatus, HandOver, Receipt, RemoteCaches};
 use russh::keys::PublicKey;
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelMsg, Disconnect, Error, MethodKind, MethodSet, Pty};
@@ -27,6 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub enum Request {
     HandOver(Box<HandOver>, oneshot::Sender<Receipt>),
     Status(oneshot::Sender<AgentStatus>),
+    Caches(Box<RemoteCaches>, oneshot::Sender<AddressesReceipt>),
 }
 
 /// Serves one agent. A clone of it is one more attendant of the same agent.
@@ -217,7 +218,8 @@ async fn answer(mut channel: Channel<Msg>, requests: &mpsc::Sender<Request>) -> 
     };
     let line = match Command::parse(&command) {
         None => {
-            let sentence = format!("this is {}'s agent: it knows the commands hand-over and status\n", job::PRODUCT);
+            let sentence =
+                format!("this is {}'s agent: it knows the commands hand-over, status and caches\n", job::PRODUCT);
             return end(channel, NOT_FOUND, None, &sentence).await;
         }
         Some(Command::HandOver) => match protocol::receive_hand_over(channel.make_reader()).await {
@@ -227,6 +229,12 @@ async fn answer(mut channel: Channel<Msg>, requests: &mpsc::Sender<Request>) -> 
         .as_ref()
         .map(protocol::line_of),
         Some(Command::Status) => ask(requests, Request::Status).await.as_ref().map(protocol::line_of),
+        Some(Command::Caches) => match protocol::receive_caches(channel.make_reader()).await {
+            Ok(caches) => ask(requests, |answer| Request::Caches(Box::new(caches), answer)).await,
+            Err(error) => return end(channel, 1, None, &format!("{error}\n")).await,
+        }
+        .as_ref()
+        .map(protocol::line_of),
     };
     match line {
         Some(Ok(line)) => end(channel, 0, Some(line), "").await,

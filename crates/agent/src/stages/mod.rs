@@ -14,11 +14,14 @@ use crate::shell;
 use crate::stop::{Limits, Stop};
 
 pub mod after_script;
+pub mod archive_cache;
+mod cache_store;
 pub mod cleanup;
 pub mod download_artifacts;
 pub mod get_sources;
 pub mod prepare;
 mod provenance;
+pub mod restore_cache;
 pub mod step_script;
 pub mod upload_artifacts;
 

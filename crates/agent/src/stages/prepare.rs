@@ -41,7 +41,4 @@ fn notices(run: &Run) {
         let names: Vec<_> = payload.services.iter().map(|service| service.name.as_str()).collect();
         run.say(&line::warning(&format!("services are not started by this runner: {}", names.join(", "))));
     }
-    if payload.cache.iter().any(|cache| !cache.paths.is_empty()) {
-        run.say(&line::warning("caching is not done yet by this runner: cache is ignored"));
-    }
 }

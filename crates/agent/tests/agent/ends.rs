@@ -141,5 +141,5 @@ async fn a_hand_over_that_is_none_is_refused() {
     let world = World::new(&["true"]).await;
     let output = world.agent(&["run"]).stdin(std::process::Stdio::null()).output().await.expect("the agent");
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("the hand-over cannot be read"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the message cannot be read"));
 }
