@@ -5,4 +5,6 @@ mod artifacts;
 mod ends;
 mod scripts;
 mod sources;
+mod sources_of_git;
+mod sources_without_git;
 mod support;

@@ -6,7 +6,7 @@ use crate::support::repository::Repository;
 use crate::support::{TOKEN, World, read};
 
 /// A job in a repository that is served over HTTP to those who know the token.
-async fn world(script: &[&str], strategy: &str) -> (World, Repository) {
+pub async fn world(script: &[&str], strategy: &str) -> (World, Repository) {
     let mut world = World::new(script).await;
     let repository = Repository::create(&world.place("git"), "app");
     world.gitlab.serve_git(&world.place("git"));
@@ -16,7 +16,7 @@ async fn world(script: &[&str], strategy: &str) -> (World, Repository) {
     (world, repository)
 }
 
-fn at_commit(world: &mut World, sha: &str) {
+pub fn at_commit(world: &mut World, sha: &str) {
     let url = world.gitlab.url().replacen("://", &format!("://gitlab-ci-token:{TOKEN}@"), 1);
     world.payload["git_info"] = json!({
         "repo_url": format!("{url}/grp/app.git"), "ref": "main", "sha": sha, "depth": 20,
@@ -146,13 +146,6 @@ async fn a_second_try_begins_with_a_clear_worktree() {
         .succeeded()
         .shows("Deleting all tracked and untracked files due to source fetch failure")
         .shows("first");
-}
-
-#[tokio::test]
-async fn an_image_without_git_is_told_what_to_do() {
-    let (mut world, _repository) = world(&["true"], "clone").await;
-    world.set("PATH", "/nowhere");
-    world.run().await.failed("script_failure", 1).shows("this image has no git");
 }
 
 #[tokio::test]

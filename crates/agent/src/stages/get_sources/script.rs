@@ -155,7 +155,15 @@ fn checkout(run: &Run, remote: &Remote) -> String {
         let _ = writeln!(text, "git clean {}", quoted(&run.settings.clean_flags));
     }
     if !run.settings.lfs_skip_smudge {
-        let _ = write!(text, "if git lfs version >/dev/null 2>&1; then\ngit lfs pull\n{}fi\n", print(""));
+        // GitLab's own images for this stage have git-lfs; a job's image may not, and pointers look like files.
+        let missing = "files of this repository are in Git LFS, and this image has no git-lfs: they stay pointers";
+        let _ = write!(
+            text,
+            "if git lfs version >/dev/null 2>&1; then\ngit lfs pull\n{}\
+             elif git grep -qF filter=lfs -- ':(glob)**/.gitattributes' 2>/dev/null; then\n{}fi\n",
+            print(""),
+            print_line(&line::warning(missing))
+        );
     }
     text
 }

@@ -54,6 +54,12 @@ struct Job {
     /// Command lines in which the token was seen while git was at work.
     leaks: Vec<String>,
     git_headers: Vec<String>,
+    /// Whether each request of git's brought a login.
+    git_logins: Vec<bool>,
+    /// Where git is sent to instead.
+    git_moved_to: Option<String>,
+    /// Packs never come.
+    git_stalls: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -138,6 +144,19 @@ impl FakeGitLab {
 
     pub fn git_headers(&self) -> Vec<String> {
         self.shared.job().git_headers.clone()
+    }
+
+    pub fn git_logins(&self) -> Vec<bool> {
+        self.shared.job().git_logins.clone()
+    }
+
+    /// Redirects git to the same path below another URL.
+    pub fn move_git(&self, to: &str) {
+        self.shared.job().git_moved_to = Some(to.to_owned());
+    }
+
+    pub fn stall_git(&self) {
+        self.shared.job().git_stalls = true;
     }
 
     /// Waits until the job has printed `text`.
@@ -261,13 +280,21 @@ async fn git(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let password = base64::engine::general_purpose::STANDARD.encode(format!("gitlab-ci-token:{TOKEN}"));
     let headers = request.headers().clone();
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let root = {
+    let (root, stalls) = {
         let mut job = shared.job();
         let seen = command_lines().filter(|line| line.contains(TOKEN)).collect::<Vec<_>>();
         job.leaks.extend(seen);
         job.git_headers.push(format!("{} {}", header("user-agent"), header("x-gitaly-correlation-id")));
-        job.repositories.clone()
+        job.git_logins.push(headers.contains_key("authorization"));
+        if let Some(to) = &job.git_moved_to {
+            let location = format!("{to}{}", request.uri().path_and_query().expect("a path"));
+            return (StatusCode::MOVED_PERMANENTLY, [("Location", location)]).into_response();
+        }
+        (job.repositories.clone(), job.git_stalls && request.method() == "POST")
     };
+    if stalls {
+        std::future::pending::<()>().await;
+    }
     let Some(root) = root else { return StatusCode::NOT_FOUND.into_response() };
     if header("authorization") != format!("Basic {password}") {
         return (StatusCode::UNAUTHORIZED, [("WWW-Authenticate", "Basic realm=\"GitLab\"")]).into_response();

@@ -91,6 +91,40 @@ impl World {
         self.directory.path().join(name)
     }
 
+    /// A PATH with all programs of this machine but those whose names begin so, and a folder before it for others.
+    pub fn programs_without(&self, hidden: &str) -> PathBuf {
+        let (own, rest) = (self.place("own"), self.place("programs"));
+        for folder in [&own, &rest] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        for place in ["/usr/bin", "/bin"] {
+            for program in std::fs::read_dir(place).expect("programs").flatten() {
+                let name = program.file_name();
+                if !name.to_string_lossy().starts_with(hidden) {
+                    let _ = std::os::unix::fs::symlink(program.path(), rest.join(name));
+                }
+            }
+        }
+        own
+    }
+
+    /// Makes the job find its programs there.
+    pub fn hide(&mut self, hidden: &str) -> PathBuf {
+        let own = self.programs_without(hidden);
+        let path = format!("{}:{}", own.display(), self.place("programs").display());
+        self.set("PATH", &path);
+        own
+    }
+
+    /// A program that the job finds before all others.
+    pub fn program(&mut self, name: &str, script: &str) {
+        let own = self.place("own");
+        std::fs::create_dir_all(&own).expect("a folder");
+        write_program(&own.join(name), script);
+        let path = std::env::var("PATH").expect("a PATH");
+        self.set("PATH", &format!("{}:{path}", own.display()));
+    }
+
     pub fn hand_over(&self) -> Value {
         json!({
             "version": 1,
@@ -158,6 +192,12 @@ impl Ended {
         assert!(!self.trace.contains(text), "{text:?} is in:\n{}", self.trace);
         self
     }
+}
+
+pub fn write_program(path: &Path, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, format!("#!/bin/sh\n{script}\n")).expect("a program");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
 }
 
 /// Waits for a process to be gone.

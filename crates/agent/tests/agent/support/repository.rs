@@ -11,11 +11,19 @@ pub struct Repository {
 
 impl Repository {
     pub fn create(parent: &Path, name: &str) -> Self {
+        Self::with_format(parent, name, "sha1")
+    }
+
+    /// `sha1` or `sha256`.
+    pub fn with_format(parent: &Path, name: &str, format: &str) -> Self {
+        let format = format!("--object-format={format}");
         let bare = parent.join(format!("grp/{name}.git"));
         std::fs::create_dir_all(&bare).expect("a directory");
-        git(&bare, &["init", "-q", "--bare", "-b", "main"]);
+        git(&bare, &["init", "-q", "--bare", "-b", "main", &format]);
+        // As GitLab: a runner may ask for any commit.
+        git(&bare, &["config", "uploadpack.allowAnySHA1InWant", "true"]);
         let work = tempfile::tempdir().expect("a directory");
-        git(work.path(), &["init", "-q", "-b", "main"]);
+        git(work.path(), &["init", "-q", "-b", "main", &format]);
         git(work.path(), &["remote", "add", "origin", bare.to_str().expect("UTF-8")]);
         Self { bare, work }
     }
@@ -31,6 +39,17 @@ impl Repository {
         git(self.work.path(), &["commit", "-q", "-m", message]);
         git(self.work.path(), &["push", "-q", "origin", "main"]);
         git(self.work.path(), &["rev-parse", "HEAD"])
+    }
+
+    pub fn path(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// Adds a submodule whose commits are in `library`, under the URL that jobs are to use.
+    pub fn submodule(&self, path: &str, library: &Self, url: &str) {
+        let there = library.bare.to_str().expect("UTF-8");
+        self.git(&["submodule", "--quiet", "add", there, path]);
+        self.git(&["config", "-f", ".gitmodules", &format!("submodule.{path}.url"), url]);
     }
 
     pub fn git(&self, arguments: &[&str]) -> String {
