@@ -6,6 +6,7 @@ mod manager_process;
 mod moto;
 mod repository;
 mod terminal;
+pub mod vault;
 mod world;
 
 pub use manager_process::ManagerProcess;

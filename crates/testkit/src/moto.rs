@@ -103,6 +103,16 @@ impl Moto {
         keys.map(|(key, _)| key.to_owned()).collect()
     }
 
+    /// A secret of Secrets Manager in us-east-1.
+    pub async fn put_secret(&self, name: &str, text: &str) {
+        let token = format!("{name}-of-these-tests-that-has-32-letters-or-more");
+        let secret = serde_json::json!({"Name": name, "SecretString": text, "ClientRequestToken": token[..32]});
+        let request = client().post(&self.url).header(AUTHORIZATION, SIGNATURE.replace("/s3/", "/secretsmanager/"));
+        let request = request.header("x-amz-target", "secretsmanager.CreateSecret");
+        let answer = request.header("content-type", "application/x-amz-json-1.1").body(secret.to_string()).send().await;
+        assert_eq!(answer.expect("an answer").status(), StatusCode::OK, "{name} was not stored");
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         client().request(method, format!("{}/{path}", self.url)).header(AUTHORIZATION, SIGNATURE)
     }
