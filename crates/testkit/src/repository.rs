@@ -13,7 +13,7 @@ pub struct Repository {
 impl Repository {
     /// Commits these files; a `#!` makes one executable.
     pub fn of(files: &[(&str, &str)]) -> Self {
-        let repository = Self::empty();
+        let repository = Self::empty("sha1");
         for (name, text) in files {
             repository.write(name, text.as_bytes());
             if text.starts_with("#!") {
@@ -24,10 +24,10 @@ impl Repository {
         repository
     }
 
-    /// Without any commit.
-    pub fn empty() -> Self {
+    /// Without any commit; `object_format` is `sha1` or `sha256`.
+    pub fn empty(object_format: &str) -> Self {
         let repository = Self { folder: tempfile::tempdir().expect("a temporary folder") };
-        repository.git(&["init", "-q", "-b", "main"]);
+        repository.git(&["init", "-q", "-b", "main", &format!("--object-format={object_format}")]);
         repository
     }
 

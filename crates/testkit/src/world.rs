@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use embedded::gitlab::{JobView, PipelineId, PipelineSource, Status, ci};
+use embedded::gitlab::{JobView, PipelineId, PipelineSource, Ref, Status, ci};
 use embedded::{fargate, gitlab};
 use job::ids::SystemId;
 use ssh::client::AgentBinaries;
@@ -120,11 +120,11 @@ ssh_port = {port}
     }
 
     pub async fn pipeline_of(&mut self, repository: Repository) -> PipelineId {
-        let pipeline = ci::load(repository.path(), Path::new(".gitlab-ci.yml"), &ci::Context::default());
+        let pipeline = ci::load(repository.path(), Path::new(".gitlab-ci.yml"), &Ref::branch("main").context());
         let source = PipelineSource {
             repo: repository.path().to_owned(),
             commit: "HEAD".into(),
-            branch: "main".into(),
+            git_ref: Ref::branch("main"),
             pipeline: pipeline.expect("a pipeline without mistakes"),
             variables: Vec::new(),
         };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ci;
+use super::reference::Ref;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -28,6 +29,12 @@ pub struct Config {
     pub project_path: String,
     /// Seconds that a job may take unless it says so itself; GitLab: an hour.
     pub job_timeout: Duration,
+    /// How often the caches were cleared by the button; each time the keys get another number behind them.
+    pub cache_index: Option<u64>,
+    /// Pipelines of protected branches have caches of their own; GitLab's default.
+    pub separated_caches: bool,
+    /// Of GitLab's own secrets manager, an OpenBao.
+    pub secrets_manager_url: Option<String>,
     /// Variables of the project.
     pub variables: Vec<Variable>,
     /// False: a registration token is answered 410, as GitLab does where it is switched off.
@@ -49,6 +56,9 @@ impl Default for Config {
             object_storage: false,
             project_path: "group/project".into(),
             job_timeout: Duration::from_secs(3600),
+            cache_index: None,
+            separated_caches: true,
+            secrets_manager_url: None,
             variables: Vec::new(),
             registration_tokens: true,
             runner_token_lifetime: None,
@@ -99,8 +109,8 @@ pub struct PipelineSource {
     pub repo: PathBuf,
     /// Anything that names a commit there.
     pub commit: String,
-    /// Branch that the jobs see.
-    pub branch: String,
+    /// What the jobs see as their branch, tag or merge request.
+    pub git_ref: Ref,
     pub pipeline: ci::Pipeline,
     /// Variables of this pipeline, above those of the project and of the file.
     pub variables: Vec<Variable>,

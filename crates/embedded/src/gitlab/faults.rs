@@ -54,8 +54,8 @@ pub enum Fault {
     TraceLost { keep: u64 },
     /// GitLab has more than the client knows: the bytes are stored, and the answer is 416 with the new size.
     TraceAhead,
-    /// A job is assigned, and this field of its payload replaced: a wrong type makes it unusable.
-    Payload { field: String, value: serde_json::Value },
+    /// A job is assigned, and these fields of its payload replaced: a wrong type makes it unusable.
+    Payload(serde_json::Map<String, serde_json::Value>),
 }
 
 /// A fault and where it strikes.

@@ -8,6 +8,7 @@ use std::process::Output;
 
 use tokio::process::Command;
 
+use super::reference::Ref;
 use super::view::PipelineId;
 
 /// What a job's variables say of its commit.
@@ -46,7 +47,7 @@ pub(super) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-async fn git(directory: &Path, arguments: &[&str]) -> Result<String, GitError> {
+pub(super) async fn git(directory: &Path, arguments: &[&str]) -> Result<String, GitError> {
     let mut command = command("git");
     // Somebody else may own the given repository, as when root serves a user's directory.
     command.arg("-c").arg("safe.directory=*").arg("-C").arg(directory).args(arguments);
@@ -87,21 +88,26 @@ pub(super) async fn read_commit(repo: &Path, commit: &str) -> Result<Commit, Git
     })
 }
 
-/// Makes the commit reachable as `refs/pipelines/ID` and as the head of its branch, and the tags of its repository too.
+/// Makes the commit reachable as `refs/pipelines/ID` and as what the pipeline runs for, and the tags of its repository too.
 pub(super) async fn serve(
     directory: &Path,
     project: &str,
     repo: &Path,
     commit: &Commit,
-    branch: &str,
+    git_ref: &Ref,
     pipeline: PipelineId,
 ) -> Result<(), GitError> {
     let served = repository(directory, project);
-    create(&served, &commit.object_format, branch).await?;
+    let head = if let Ref::Branch(name) = git_ref { name } else { super::DEFAULT_BRANCH };
+    create(&served, &commit.object_format, head).await?;
     borrow_objects(&served, repo).await?;
     take_references(&served, repo, &["refs/tags/"]).await?;
     git(&served, &["update-ref", &format!("refs/pipelines/{pipeline}"), &commit.sha]).await?;
-    git(&served, &["update-ref", &format!("refs/heads/{branch}"), &commit.sha]).await?;
+    // A tag of the given repository may be an annotated one, and stays so.
+    let full = git_ref.full();
+    if !matches!(git_ref, Ref::Tag(_)) || git(&served, &["rev-parse", "--verify", "--quiet", &full]).await.is_err() {
+        git(&served, &["update-ref", &full, &commit.sha]).await?;
+    }
     Ok(())
 }
 

@@ -11,7 +11,8 @@ use super::ci::{self, AllowFailure};
 use super::config::Variable;
 use super::git::Commit;
 use super::progress::{self, Move, Node};
-use super::runners::Features;
+use super::reference::Ref;
+use super::runners::{Features, Runner};
 use super::state::{Pipeline, State, random_word};
 use super::trace::Trace;
 use super::view::{ArtifactView, Event, JobId, JobView, PipelineId, Status};
@@ -87,14 +88,20 @@ impl Job {
     }
 
     /// The features that GitLab asks of a runner before it gives it this job (protocol 2.3, GATE).
-    pub(super) fn is_supported_by(&self, features: &Features) -> bool {
+    fn is_supported_by(&self, features: &Features, git_ref: &Ref) -> bool {
         let job = &self.definition;
-        let reports = job.artifacts.as_ref().is_some_and(|artifacts| !artifacts.reports.is_empty());
-        let exclude = job.artifacts.as_ref().is_some_and(|artifacts| !artifacts.exclude.is_empty());
-        let exit_codes = matches!(job.allow_failure, AllowFailure::ExitCodes(_));
-        [(reports, "upload_multiple_artifacts"), (exclude, "artifacts_exclude"), (exit_codes, "return_exit_code")]
-            .into_iter()
-            .all(|(needed, feature)| !needed || features.has(feature))
+        let artifacts = job.artifacts.as_ref();
+        [
+            (job.caches.iter().any(|cache| !cache.fallback_keys.is_empty()), "fallback_cache_keys"),
+            (artifacts.is_some_and(|artifacts| !artifacts.reports.is_empty()), "upload_multiple_artifacts"),
+            (artifacts.is_some_and(|artifacts| !artifacts.exclude.is_empty()), "artifacts_exclude"),
+            (matches!(git_ref, Ref::MergeRequest { .. }), "refspecs"),
+            (job.release.is_some(), "multi_build_steps"),
+            (!job.secrets.is_empty(), "vault_secrets"),
+            (matches!(job.allow_failure, AllowFailure::ExitCodes(_)), "return_exit_code"),
+        ]
+        .into_iter()
+        .all(|(needed, feature)| !needed || features.has(feature))
     }
 }
 
@@ -133,7 +140,7 @@ impl State {
         &mut self,
         id: PipelineId,
         commit: Arc<Commit>,
-        branch: String,
+        git_ref: Ref,
         jobs: ci::Pipeline,
         variables: Vec<Variable>,
         now: SystemTime,
@@ -155,7 +162,7 @@ impl State {
         let pipeline = Pipeline {
             id,
             commit,
-            branch,
+            git_ref,
             stages,
             variables,
             latest,
@@ -178,11 +185,14 @@ impl State {
     ) -> Option<JobId> {
         loop {
             let taker = self.runners.get(&runner)?;
-            let fits = |job: &&Job| taker.may_have(&job.definition.tags, self.is_protected(job.pipeline));
+            let fits = |job: &&Job| {
+                taker.may_have(&job.definition.tags, self.is_protected(job.pipeline)) && !self.is_resource_taken(job)
+            };
             let id = self.queue.iter().filter_map(|id| self.jobs.get(id)).find(fits)?.id;
             let job = self.jobs.get_mut(&id)?;
             self.queue.remove(&id);
-            if !job.is_supported_by(features) {
+            let git_ref = &self.pipelines.get(&job.pipeline)?.git_ref;
+            if !job.is_supported_by(features, git_ref) {
                 self.fail(id, "runner_unsupported", None, now);
                 continue;
             }
@@ -194,9 +204,18 @@ impl State {
         }
     }
 
+    /// Another job of its resource group is on a runner.
+    fn is_resource_taken(&self, job: &Job) -> bool {
+        let group = &job.definition.resource_group;
+        let has_it = |other: &Job| other.status.is_on_runner() && other.definition.resource_group == *group;
+        group.is_some() && self.jobs.values().any(has_it)
+    }
+
     /// The embedded project protects its only branch by name: the default branch.
     pub(super) fn is_protected(&self, pipeline: PipelineId) -> bool {
-        self.pipelines.get(&pipeline).is_some_and(|pipeline| pipeline.branch == super::DEFAULT_BRANCH)
+        self.pipelines
+            .get(&pipeline)
+            .is_some_and(|pipeline| matches!(&pipeline.git_ref, Ref::Branch(name) if name == super::DEFAULT_BRANCH))
     }
 
     pub(super) fn append_trace(&mut self, id: JobId, bytes: Bytes) -> io::Result<u64> {
@@ -323,8 +342,12 @@ impl State {
         self.queue.remove(&id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.finished_at = Some(now);
-        let pipeline = job.pipeline;
+        let (pipeline, held_resource) = (job.pipeline, job.definition.resource_group.is_some());
         self.set_status(id, status);
+        if held_resource {
+            // Somebody who found nothing may have its next job now.
+            self.runners.values().for_each(Runner::tick);
+        }
         self.settle(pipeline, now);
     }
 

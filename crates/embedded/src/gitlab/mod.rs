@@ -15,19 +15,24 @@ use tokio::task::JoinHandle;
 
 mod answers;
 mod artifacts;
+mod cache_keys;
 pub mod ci;
 mod config;
 mod dotenv;
 mod faults;
 mod git;
 mod git_http;
+mod id_token;
 mod job;
 mod multipart;
 mod payload;
 mod progress;
 mod read;
+mod reference;
+mod release;
 mod request;
 mod runners;
+mod secrets;
 mod server;
 mod state;
 mod trace;
@@ -39,6 +44,7 @@ mod wire;
 pub use config::{Config, PipelineSource, Variable};
 pub use faults::{Endpoint, Fault, Faults, Rule};
 pub use git::GitError;
+pub use reference::Ref;
 pub use view::{ArtifactView, Event, JobId, JobView, PipelineId, RequestLog, RunnerView, Status};
 
 use state::Shared;
@@ -132,6 +138,11 @@ impl Server {
         &self.shared.personal_access_token
     }
 
+    /// Signs the ID tokens of jobs (HS256), for those who are to trust them.
+    pub fn id_token_key(&self) -> &str {
+        &self.shared.id_token_key
+    }
+
     /// Makes a runner as the user interface does, and returns its token (`glrt-`). Without tags it takes untagged jobs.
     pub fn register_runner(&self, description: &str, tags: &[&str]) -> String {
         let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
@@ -156,7 +167,7 @@ impl Server {
 
     /// Makes the commit known to the served repository and starts the pipeline's first jobs.
     pub async fn create_pipeline(&self, source: PipelineSource) -> Result<PipelineId, PipelineError> {
-        let PipelineSource { repo, commit, branch, pipeline, variables } = source;
+        let PipelineSource { repo, commit, git_ref, mut pipeline, variables } = source;
         for job in &pipeline.jobs {
             if !pipeline.stages.contains(&job.stage) {
                 return Err(PipelineError::UnknownStage { job: job.name.clone(), stage: job.stage.clone() });
@@ -167,13 +178,14 @@ impl Server {
             }
         }
         let commit = git::read_commit(&repo, &commit).await?;
+        cache_keys::settle(&mut pipeline, &repo, &commit.sha).await?;
         let id = self.shared.change(|state| state.new_pipeline_id());
         let one_at_a_time = self.shared.repository.lock().await;
         let project = &self.shared.config.project_path;
-        git::serve(&self.shared.directory, project, &repo, &commit, &branch, id).await?;
+        git::serve(&self.shared.directory, project, &repo, &commit, &git_ref, id).await?;
         drop(one_at_a_time);
         self.shared
-            .change(|state| state.add_pipeline(id, Arc::new(commit), branch, pipeline, variables, SystemTime::now()));
+            .change(|state| state.add_pipeline(id, Arc::new(commit), git_ref, pipeline, variables, SystemTime::now()));
         Ok(id)
     }
 

@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 
 use super::artifacts::default_name;
+use super::cache_keys;
 use super::ci;
 use super::job::Job;
+use super::release;
+use super::secrets;
 use super::state::{Pipeline, Shared, State};
 use super::variables;
 use super::view::JobId;
@@ -37,7 +40,9 @@ pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
     let queued = job.started_at.zip(job.queued_at).and_then(|(start, queued)| start.duration_since(queued).ok());
     let (namespace, project) = project_names(&shared.config.project_path);
     let repo_url = repository_url(shared, job);
-    Some(json!({
+    let protected = state.is_protected(pipeline.id);
+    let caches = definition.caches.iter();
+    let mut payload = json!({
         "id": job.id,
         "token": job.token,
         "allow_git_fetch": true,
@@ -61,24 +66,24 @@ pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
         },
         "git_info": {
             "repo_url": repo_url,
-            "ref": pipeline.branch,
+            "ref": pipeline.git_ref.in_payload(),
             "sha": pipeline.commit.sha,
-            "before_sha": variables::ZEROES,
-            "ref_type": "branch",
-            "refspecs": refspecs(pipeline, depth),
+            "before_sha": variables::no_commit(&pipeline.commit.sha),
+            "ref_type": pipeline.git_ref.kind(),
+            "refspecs": pipeline.git_ref.refspecs(pipeline.id, depth),
             "depth": depth,
             "repo_object_format": pipeline.commit.object_format,
-            "protected": state.is_protected(pipeline.id),
+            "protected": protected,
         },
         "runner_info": { "timeout": timeout, "runner_session_url": null },
-        "inputs": [],
+        "inputs": definition.inputs.iter().map(input).collect::<Vec<_>>(),
         "variables": variables.iter().map(variables::Entry::json).collect::<Vec<_>>(),
         "steps": steps(definition, timeout),
-        "hooks": [],
+        "hooks": hooks(definition),
         "image": definition.image.as_ref().map(image),
         "services": definition.services.iter().map(service).collect::<Vec<_>>(),
         "artifacts": definition.artifacts.as_ref().map(artifacts),
-        "cache": [],
+        "cache": caches.map(|cache| cache_keys::entry(cache, &shared.config, protected)).collect::<Vec<_>>(),
         "credentials": [],
         "dependencies": dependencies.iter().map(|job| dependency(job)).collect::<Vec<_>>(),
         "features": {
@@ -86,10 +91,14 @@ pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
             "token_mask_prefixes": ["glpat-"],
             "failure_reasons": FAILURE_REASONS,
         },
-        "secrets": {},
+        "secrets": secrets::of_job(definition, &shared.config, &variables),
         "policy_options": {},
         "suspend_options": {},
-    }))
+    });
+    if let Some(run) = &definition.run {
+        payload["run"] = json!(run.to_string());
+    }
+    Some(payload)
 }
 
 /// The group and the project's own name.
@@ -108,17 +117,6 @@ pub(super) fn timeout(shared: &Shared, state: &State, job: &Job) -> u64 {
     let own = job.definition.timeout.unwrap_or(shared.config.job_timeout).as_secs();
     let runner = job.runner.and_then(|runner| state.runners.get(&runner));
     runner.and_then(|runner| runner.maximum_timeout).map_or(own, |most| own.min(most))
-}
-
-/// With a depth only what the job needs, without one everything [S].
-fn refspecs(pipeline: &Pipeline, depth: u32) -> Vec<String> {
-    let persistent = format!("+refs/pipelines/{id}:refs/pipelines/{id}", id = pipeline.id);
-    let branch = &pipeline.branch;
-    if depth > 0 {
-        vec![persistent, format!("+refs/heads/{branch}:refs/remotes/origin/{branch}")]
-    } else {
-        vec![persistent, "+refs/heads/*:refs/remotes/origin/*".into(), "+refs/tags/*:refs/tags/*".into()]
-    }
 }
 
 /// The jobs whose artifacts and dotenv variables this one gets: those it needs, or those of all earlier pipeline
@@ -149,9 +147,18 @@ fn dependency(job: &Job) -> Value {
 
 fn steps(job: &ci::Job, timeout: u64) -> Vec<Value> {
     let script: Vec<&String> = job.before_script.iter().chain(&job.script).collect();
+    if job.run.is_some() {
+        return Vec::new();
+    }
     let mut steps = vec![json!({
         "name": "script", "script": script, "timeout": timeout, "when": "on_success", "allow_failure": false,
     })];
+    if let Some(release) = &job.release {
+        steps.push(json!({
+            "name": "release", "script": [release::script(release)], "timeout": timeout, "when": "on_success",
+            "allow_failure": false,
+        }));
+    }
     if !job.after_script.is_empty() {
         steps.push(json!({
             "name": "after_script", "script": job.after_script, "timeout": timeout, "when": "always",
@@ -161,14 +168,23 @@ fn steps(job: &ci::Job, timeout: u64) -> Vec<Value> {
     steps
 }
 
+fn hooks(job: &ci::Job) -> Vec<Value> {
+    let script = words(&job.pre_get_sources);
+    script.map(|script| json!({ "name": "pre_get_sources_script", "script": script })).into_iter().collect()
+}
+
+fn input(input: &ci::Input) -> Value {
+    json!({ "key": input.key, "value": { "type": input.kind, "content": input.value } })
+}
+
 fn words(list: &[String]) -> Option<&[String]> {
     (!list.is_empty()).then_some(list)
 }
 
 fn image(image: &ci::Image) -> Value {
     json!({
-        "name": image.name, "entrypoint": words(&image.entrypoint), "ports": [], "executor_opts": {},
-        "pull_policy": null,
+        "name": image.name, "entrypoint": words(&image.entrypoint), "ports": [],
+        "executor_opts": image.executor_opts, "pull_policy": words(&image.pull_policy),
     })
 }
 
@@ -178,17 +194,17 @@ fn service(service: &ci::Service) -> Value {
         .collect();
     json!({
         "name": service.name, "alias": service.alias, "entrypoint": words(&service.entrypoint),
-        "command": words(&service.command), "ports": [], "variables": variables, "executor_opts": {},
-        "pull_policy": null,
+        "command": words(&service.command), "ports": [], "variables": variables,
+        "executor_opts": service.executor_opts, "pull_policy": words(&service.pull_policy),
     })
 }
 
 /// The user's archive first, then one entry for each report.
 fn artifacts(artifacts: &ci::Artifacts) -> Vec<Value> {
     let when = match artifacts.when {
-        ci::ArtifactsWhen::OnSuccess => None,
-        ci::ArtifactsWhen::OnFailure => Some("on_failure"),
-        ci::ArtifactsWhen::Always => Some("always"),
+        ci::SaveWhen::OnSuccess => None,
+        ci::SaveWhen::OnFailure => Some("on_failure"),
+        ci::SaveWhen::Always => Some("always"),
     };
     let archive = (artifacts.untracked || !artifacts.paths.is_empty()).then(|| {
         json!({

@@ -124,7 +124,7 @@ fn pipeline_json(shared: &Shared, state: &State, pipeline: &Pipeline) -> Value {
     json!({
         "id": pipeline.id,
         "sha": pipeline.commit.sha,
-        "ref": pipeline.branch,
+        "ref": pipeline.git_ref.name(),
         "status": state.pipeline_status(pipeline.id),
         "source": "push",
         "created_at": time(Some(pipeline.created_at)),

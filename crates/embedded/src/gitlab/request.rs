@@ -54,8 +54,10 @@ pub(super) async fn request_job(
         let system_id = system_id.as_deref().unwrap_or("<legacy>");
         let Some(job) = state.assign(id, system_id, &features.unwrap_or_default(), now) else { return Ok(nothing()) };
         let mut payload = payload::of(&shared, state, job).ok_or_else(|| Refusal::not_found("Job"))?;
-        if let Some(Fault::Payload { field, value }) = extensions.get::<Fault>() {
-            payload[field] = value.clone();
+        if let Some(Fault::Payload(fields)) = extensions.get::<Fault>() {
+            for (field, value) in fields {
+                payload[field] = value.clone();
+            }
         }
         Ok((StatusCode::CREATED, Json(payload)).into_response())
     })

@@ -13,6 +13,7 @@ use super::config::{Config, Variable};
 use super::faults::Faults;
 use super::git::Commit;
 use super::job::Job;
+use super::reference::Ref;
 use super::runners::Runner;
 use super::view::{Event, JobId, JobView, PipelineId, RequestLog, Status};
 
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub directory: PathBuf,
     pub registration_token: String,
     pub personal_access_token: String,
+    /// Signs ID tokens.
+    pub id_token_key: String,
     pub faults: Faults,
     pub requests: Mutex<VecDeque<RequestLog>>,
     /// Held while a commit is added to the served repository.
@@ -56,6 +59,7 @@ impl Shared {
             directory,
             registration_token: format!("GR1348941{}", random_word()),
             personal_access_token: format!("glpat-{}", random_word()),
+            id_token_key: random_word() + &random_word(),
             faults: Faults::default(),
             requests: Mutex::default(),
             repository: tokio::sync::Mutex::default(),
@@ -115,7 +119,7 @@ pub(super) struct State {
 pub(super) struct Pipeline {
     pub id: PipelineId,
     pub commit: Arc<Commit>,
-    pub branch: String,
+    pub git_ref: Ref,
     pub stages: Vec<String>,
     pub variables: Vec<Variable>,
     /// The newest job of each definition, in the order of the file.

@@ -8,12 +8,16 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::config::Variable;
+use super::id_token;
 use super::job::Job;
 use super::payload;
+use super::reference::Ref;
 use super::state::{Pipeline, Shared, State};
 
-/// The commit before the first one.
-pub(super) const ZEROES: &str = "0000000000000000000000000000000000000000";
+/// The commit before the first one, in the object format of this one.
+pub(super) fn no_commit(sha: &str) -> String {
+    "0".repeat(sha.len())
+}
 
 /// One entry of the payload (protocol 3.6).
 #[derive(Clone)]
@@ -67,6 +71,10 @@ pub(super) fn of_job(
     entries.extend(shared.config.variables.iter().map(Entry::of_person));
     entries.extend(pipeline.variables.iter().map(Entry::of_person));
     expand_all(&mut entries);
+    // Of the name as it is now, with variables in it replaced.
+    if let Some(name) = value(&entries, "CI_ENVIRONMENT_NAME").filter(|_| job.definition.environment.is_some()) {
+        entries.push(Entry::public("CI_ENVIRONMENT_SLUG", environment_slug(name)));
+    }
     entries
 }
 
@@ -141,14 +149,28 @@ fn predefine(entries: &mut Vec<Entry>, shared: &Shared, state: &State, pipeline:
     add("GITLAB_FEATURES", &"");
 
     add("CI_PIPELINE_IID", &(pipeline.id - super::FIRST_PIPELINE + 1));
-    add("CI_PIPELINE_SOURCE", &"push");
     add("CI_PIPELINE_CREATED_AT", &rfc3339(Some(pipeline.created_at)));
     add("CI_COMMIT_SHA", &commit.sha);
     add("CI_COMMIT_SHORT_SHA", &&commit.sha[..8]);
-    add("CI_COMMIT_BEFORE_SHA", &ZEROES);
-    add("CI_COMMIT_REF_NAME", &pipeline.branch);
-    add("CI_COMMIT_REF_SLUG", &slug(&pipeline.branch));
-    add("CI_COMMIT_BRANCH", &pipeline.branch);
+    add("CI_COMMIT_BEFORE_SHA", &no_commit(&commit.sha));
+    for (key, value) in pipeline.git_ref.variables() {
+        add(key, &value);
+    }
+    add("CI_COMMIT_REF_SLUG", &slug(pipeline.git_ref.name()));
+    if let Ref::MergeRequest { .. } = pipeline.git_ref {
+        add("CI_MERGE_REQUEST_PROJECT_ID", &super::PROJECT_ID);
+        add("CI_MERGE_REQUEST_PROJECT_PATH", &shared.config.project_path);
+        add("CI_MERGE_REQUEST_PROJECT_URL", &shared.project_url());
+        add("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", &super::PROJECT_ID);
+        add("CI_MERGE_REQUEST_SOURCE_PROJECT_PATH", &shared.config.project_path);
+        add("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA", &"");
+    }
+    if let Some(environment) = &definition.environment {
+        add("CI_ENVIRONMENT_NAME", &environment.name);
+        add("CI_ENVIRONMENT_ACTION", &environment.action);
+        add("CI_ENVIRONMENT_TIER", &environment.tier.unwrap_or("other"));
+        add("CI_ENVIRONMENT_URL", &environment.url.as_deref().unwrap_or_default());
+    }
     add("CI_COMMIT_REF_PROTECTED", &state.is_protected(pipeline.id));
     add("CI_COMMIT_TIMESTAMP", &commit.timestamp);
     add("CI_COMMIT_AUTHOR", &commit.author);
@@ -166,6 +188,9 @@ fn predefine(entries: &mut Vec<Entry>, shared: &Shared, state: &State, pipeline:
     let secret = |key: &str, value: &str| Entry { public: false, masked: true, ..Entry::public(key, value) };
     entries.push(secret("CI_JOB_TOKEN", &job.token));
     entries.push(Entry { masked: false, ..secret("CI_REPOSITORY_URL", &payload::repository_url(shared, job)) });
+    for token in &definition.id_tokens {
+        entries.push(secret(&token.name, &id_token::sign(shared, state, pipeline, job, token)));
+    }
 }
 
 pub(super) fn rfc3339(time: Option<SystemTime>) -> String {
@@ -178,6 +203,12 @@ fn slug(text: &str) -> String {
     let dashed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let slug: String = text.chars().map(dashed).take(63).collect();
     slug.trim_matches('-').to_owned()
+}
+
+/// At most 24. GitLab adds a sum to a name that does not fit, so that two names never share one.
+fn environment_slug(name: &str) -> String {
+    let slug = slug(name);
+    slug[..slug.len().min(24)].trim_end_matches('-').to_owned()
 }
 
 /// GitLab's own pass before the runner's: references to other variables are replaced, also through several steps;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use embedded::gitlab::ci::{AllowFailure, Job, Pipeline, Retry, When};
+use embedded::gitlab::ci::{Job, Pipeline};
 use embedded::gitlab::{Config, JobId, PipelineId, PipelineSource, Server, start};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -105,7 +105,7 @@ impl World {
         let source = PipelineSource {
             repo: self.repo.path().to_owned(),
             commit: "HEAD".into(),
-            branch: "main".into(),
+            git_ref: embedded::gitlab::Ref::branch("main"),
             pipeline,
             variables: Vec::new(),
         };
@@ -214,26 +214,7 @@ impl Taken<'_> {
 }
 
 pub fn job(name: &str, stage: &str) -> Job {
-    Job {
-        name: name.into(),
-        stage: stage.into(),
-        tags: Vec::new(),
-        before_script: Vec::new(),
-        script: vec!["true".into()],
-        after_script: Vec::new(),
-        variables: Vec::new(),
-        artifacts: None,
-        dependencies: None,
-        needs: None,
-        when: When::OnSuccess,
-        allow_failure: AllowFailure::No,
-        retry: Retry::default(),
-        timeout: None,
-        image: None,
-        services: Vec::new(),
-        node: None,
-        line: 1,
-    }
+    Job { name: name.into(), stage: stage.into(), script: vec!["true".into()], line: 1, ..Job::default() }
 }
 
 pub fn pipeline(jobs: Vec<Job>) -> Pipeline {

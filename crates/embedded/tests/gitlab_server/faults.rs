@@ -74,7 +74,7 @@ async fn a_trace_can_lose_a_part_or_be_ahead_of_its_writer() {
 async fn an_unusable_payload_is_of_a_job_that_was_assigned() {
     let world = world().await;
     world.pipeline(pipeline(vec![job("a", "build")])).await;
-    let fault = Fault::Payload { field: "steps".into(), value: json!("not a list") };
+    let fault = Fault::Payload(serde_json::Map::from_iter([("steps".to_owned(), json!("not a list"))]));
     world.server.faults().add(Rule::new(Endpoint::JobRequest, fault));
     let taken = world.runner(&[]).take().await;
     assert_eq!(taken.payload["steps"], "not a list");

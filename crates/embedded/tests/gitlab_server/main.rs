@@ -3,6 +3,7 @@
 mod artifacts;
 mod client;
 mod faults;
+mod keywords;
 mod official_runner;
 mod pipelines;
 mod registration;

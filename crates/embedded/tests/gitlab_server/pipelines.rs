@@ -160,7 +160,7 @@ async fn a_pipeline_that_cannot_be_is_refused() {
         let source = embedded::gitlab::PipelineSource {
             repo: world.repo().to_owned(),
             commit: "HEAD".into(),
-            branch: "main".into(),
+            git_ref: embedded::gitlab::Ref::branch("main"),
             pipeline: pipeline(vec![one]),
             variables: Vec::new(),
         };

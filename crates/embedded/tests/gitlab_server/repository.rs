@@ -61,7 +61,7 @@ async fn pipelines_of_several_repositories_are_served_and_these_are_not_touched(
     let source = embedded::gitlab::PipelineSource {
         repo: other.clone(),
         commit: "HEAD".into(),
-        branch: "topic".into(),
+        git_ref: embedded::gitlab::Ref::branch("topic"),
         pipeline: pipeline(vec![job("two", "build")]),
         variables: Vec::new(),
     };
@@ -109,7 +109,7 @@ async fn a_commit_that_does_not_exist_is_named() {
     let source = embedded::gitlab::PipelineSource {
         repo: world.repo().to_owned(),
         commit: "no-such-branch".into(),
-        branch: "main".into(),
+        git_ref: embedded::gitlab::Ref::branch("main"),
         pipeline: pipeline(vec![job("a", "build")]),
         variables: Vec::new(),
     };

@@ -117,7 +117,7 @@ async fn a_payload_holds_what_gitlab_sends() {
     let artifacts = Artifacts {
         paths: vec!["dist/".into()],
         expire_in: Some("1 week".into()),
-        when: ci::ArtifactsWhen::Always,
+        when: ci::SaveWhen::Always,
         reports: vec![("junit".into(), vec!["report.xml".into()])],
         ..Artifacts::default()
     };
@@ -131,14 +131,14 @@ async fn a_payload_holds_what_gitlab_sends() {
         ],
         artifacts: Some(artifacts),
         timeout: Some(Duration::from_secs(90)),
-        image: Some(ci::Image { name: "alpine:3.22".into(), entrypoint: Vec::new() }),
+        image: Some(ci::Image { name: "alpine:3.22".into(), ..ci::Image::default() }),
         node: Some((2, 3)),
         ..job("build 2/3", "build")
     };
     let source = PipelineSource {
         repo: world.repo().to_owned(),
         commit: "HEAD".into(),
-        branch: "main".into(),
+        git_ref: embedded::gitlab::Ref::branch("main"),
         pipeline: pipeline(vec![one]),
         variables: vec![Variable::new("GREETING", "from the pipeline").raw()],
     };

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
-use embedded::gitlab::PipelineSource;
 use embedded::gitlab::ci::Pipeline;
+use embedded::gitlab::{PipelineSource, Ref};
 use tempfile::TempDir;
 
 /// The branch when the folder has none.
@@ -27,7 +27,7 @@ impl Snapshot {
         PipelineSource {
             repo: self.repository.path().to_owned(),
             commit: self.commit.clone(),
-            branch: self.branch.clone(),
+            git_ref: Ref::branch(&self.branch),
             pipeline,
             variables: Vec::new(),
         }
@@ -48,12 +48,16 @@ pub fn commit_of(folder: &Path) -> anyhow::Result<Snapshot> {
     ours.run(&["update-index", "--add", "--remove", "-z", "--stdin"], &files)?;
     let tree = ours.line(&["write-tree"])?;
     let commit = ours.line(&["commit-tree", "-m", "The folder as it is", &tree])?;
-    let branch = Git::Theirs { folder: &folder }
-        .line(&["symbolic-ref", "--short", "--quiet", "HEAD"])
-        .unwrap_or_else(|_| BRANCH.to_owned());
+    let branch = branch_of(&folder);
     ours.run(&["update-ref", &format!("refs/heads/{branch}"), &commit], b"")?;
     ours.run(&["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")], b"")?;
     Ok(Snapshot { repository, commit, branch })
+}
+
+/// The branch that the folder is on.
+pub fn branch_of(folder: &Path) -> String {
+    let branch = Git::Theirs { folder }.line(&["symbolic-ref", "--short", "--quiet", "HEAD"]);
+    branch.unwrap_or_else(|_| BRANCH.to_owned())
 }
 
 /// The paths to commit, each ended by a zero byte.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::Context;
 use embedded::fargate::Delays;
 use embedded::gitlab::ci::{self, Pipeline};
-use embedded::gitlab::{self, Event as Wire, Status};
+use embedded::gitlab::{self, Event as Wire, Ref, Status};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::event::Event;
@@ -16,17 +16,11 @@ use super::servers::{Servers, environment};
 use super::summary::JobSummary;
 use super::timing::Timing;
 
-/// What `.gitlab-ci.yml` sees in its `rules`, as in a push to the branch.
-fn context() -> ci::Context {
-    let variables =
-        [("CI", "true"), ("GITLAB_CI", "true"), ("CI_PIPELINE_SOURCE", "push"), ("CI_COMMIT_BRANCH", "main")];
-    ci::Context { variables: variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into() }
-}
-
-/// Reads a pipeline. `None`: it has mistakes, which are on the screen now.
+/// Reads a pipeline, whose `rules` see a push to the branch that the folder is on. `None`: it has mistakes, which are on the screen now.
 pub fn load(folder: &Path, file: &Path) -> anyhow::Result<Option<Pipeline>> {
     let folder = folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))?;
-    match ci::load(&folder, file, &context()) {
+    let branch = Ref::branch(git_snapshot::branch_of(&folder));
+    match ci::load(&folder, file, &branch.context()) {
         Ok(pipeline) => Ok(Some(pipeline)),
         Err(mistakes) => {
             for mistake in &mistakes {

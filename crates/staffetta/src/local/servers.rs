@@ -28,9 +28,28 @@ pub struct Servers {
     _folder: tempfile::TempDir,
 }
 
-/// The name of the environment of a job with these tags.
+/// The name of the environment of a job with these tags. A comma is in no tag, so two sets of tags never share a name.
 pub fn environment(tags: &[String]) -> String {
-    if tags.is_empty() { UNTAGGED.to_owned() } else { tags.join("-") }
+    if tags.is_empty() { UNTAGGED.to_owned() } else { tags.join(",") }
+}
+
+/// A cluster for each set of tags, in their order: named like it as far as ECS's letters go, and no two alike.
+fn clusters(tags: &BTreeSet<Vec<String>>) -> Vec<String> {
+    let mut clusters: Vec<String> = Vec::new();
+    for tags in tags {
+        let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+        let mut name: String = environment(tags).chars().map(allowed).collect();
+        while clusters.contains(&name) {
+            name.push_str("-2");
+        }
+        clusters.push(name);
+    }
+    clusters
+}
+
+/// As a string of TOML, whose escapes are not Rust's.
+fn toml_text(text: &str) -> String {
+    toml::Value::from(text).to_string()
 }
 
 impl Servers {
@@ -41,13 +60,14 @@ impl Servers {
             gitlab::start(gitlab::Config { trace_interval: Duration::from_secs(1), ..gitlab::Config::default() })
                 .await
                 .context("cannot start the embedded GitLab")?;
-        let clusters = tags.iter().map(|tags| environment(tags)).collect();
-        let fargate = fargate::start(fargate::Config { clusters, delays, ..fargate::Config::new(&agent) })
-            .await
-            .context("cannot start the embedded Fargate")?;
+        let clusters = clusters(tags);
+        let fargate =
+            fargate::start(fargate::Config { clusters: clusters.clone(), delays, ..fargate::Config::new(&agent) })
+                .await
+                .context("cannot start the embedded Fargate")?;
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let file = folder.path().join("config.toml");
-        write_config(&file, tags, &gitlab, &fargate)?;
+        write_config(&file, tags, &clusters, &gitlab, &fargate)?;
         let mut config = config::load(&file)?.config;
         for runner in &mut config.runners {
             runner.fargate.credentials = Credentials::MadeUp;
@@ -95,11 +115,12 @@ fn agent() -> anyhow::Result<PathBuf> {
 fn write_config(
     file: &Path,
     tags: &BTreeSet<Vec<String>>,
+    clusters: &[String],
     gitlab: &gitlab::Server,
     fargate: &fargate::Server,
 ) -> anyhow::Result<()> {
     let mut text = format!("concurrent = {CONCURRENT}\ncheck_interval = 1\nshutdown_timeout = 5\n");
-    for tags in tags {
+    for (tags, cluster) in tags.iter().zip(clusters) {
         let name = environment(tags);
         let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
         let token = gitlab.register_runner(&name, &tags);
@@ -107,24 +128,49 @@ fn write_config(
             text,
             r#"
 [[runners]]
-name = {name:?}
-url = {url:?}
-token = {token:?}
+name = {name}
+url = {url}
+token = {token}
 executor = "fargate"
 [runners.fargate]
-cluster = {name:?}
+cluster = {cluster}
 region = "us-east-1"
 subnets = ["subnet-local"]
 security_groups = ["sg-local"]
 task_definition = "staffetta-agent"
-endpoint_url = {endpoint:?}
+endpoint_url = {endpoint}
 ssh_port = {port}
 "#,
-            url = gitlab.url(),
-            endpoint = fargate.url(),
+            name = toml_text(&name),
+            url = toml_text(gitlab.url()),
+            token = toml_text(&token),
+            cluster = toml_text(cluster),
+            endpoint = toml_text(fargate.url()),
             port = fargate.ssh_port(),
         )?;
     }
     // The folder is readable by its owner only.
     std::fs::write(file, text).context("cannot write the manager's configuration")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_sets_of_tags_share_a_cluster() {
+        let sets: [&[&str]; 4] = [&["a", "b"], &["a-b"], &["a b"], &[]];
+        let sets = sets.iter().map(|tags| tags.iter().map(|tag| (*tag).to_owned()).collect()).collect();
+        let names = clusters(&sets);
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 4, "{names:?}");
+        assert!(names.contains(&"local".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn a_tag_with_a_control_character_is_still_toml() {
+        for text in ["plain", "a\u{8}\"b\\\u{7f}\n", "ü"] {
+            let read: toml::Table = toml::from_str(&format!("x = {}", toml_text(text))).expect("TOML");
+            assert_eq!(read["x"].as_str(), Some(text));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The cases of one file, which is one area.
 pub struct Area {
@@ -29,14 +29,22 @@ pub struct Case {
     pub differs: Option<String>,
     #[serde(default)]
     pub variables: BTreeMap<String, Variable>,
+    /// Secrets of a Vault of the case's own, by path: see README.md.
+    #[serde(default)]
+    pub vault: BTreeMap<String, Value>,
     #[serde(default)]
     pub files: BTreeMap<String, File>,
+    #[serde(default, rename = "ref")]
+    pub git_ref: GitRef,
+    /// `sha1` or `sha256`.
+    #[serde(default)]
+    pub object_format: Option<String>,
     #[serde(default)]
     pub config: Config,
     pub pipeline: String,
     /// Fields of every job's payload that are put in the place of those of the embedded GitLab.
     #[serde(default)]
-    pub payload: BTreeMap<String, Value>,
+    pub payload: Map<String, Value>,
     #[serde(default)]
     pub faults: Vec<Fault>,
     #[serde(default)]
@@ -95,6 +103,23 @@ pub struct FullFile {
     /// A symbolic link to this.
     #[serde(default)]
     pub link: Option<String>,
+}
+
+/// What the pipeline runs for.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitRef {
+    Branch(String),
+    /// An annotated one.
+    Tag(String),
+    /// Its number; from `topic` to `main`.
+    MergeRequest(u64),
+}
+
+impl Default for GitRef {
+    fn default() -> Self {
+        Self::Branch("main".to_owned())
+    }
 }
 
 #[derive(Deserialize, Default)]

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use embedded::gitlab::{self, Endpoint, Fault, PipelineSource, Rule, Server, Status, ci};
+use embedded::gitlab::{self, Endpoint, Fault, PipelineSource, Ref, Rule, Server, Status, ci};
+use testkit::vault::{self, Vault};
 use testkit::{PATIENCE, Repository, Setup, World};
 use tokio::time::timeout;
 
-use crate::case::{self, Case, FaultKind, File, Variable};
+use crate::case::{self, Case, FaultKind, File, GitRef, Variable};
 use crate::expect;
 use crate::text;
 
@@ -32,7 +33,8 @@ pub struct External {
 
 /// An empty list: the case passed.
 pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
-    let config = gitlab_config(area, case, runner);
+    let vault = if case.vault.is_empty() { None } else { Some(start_vault(case).await) };
+    let config = gitlab_config(area, case, runner, vault.as_ref());
     match runner {
         Runner::Ours => {
             let setup = Setup {
@@ -59,14 +61,28 @@ pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
     }
 }
 
-fn gitlab_config(area: &str, case: &Case, runner: &Runner) -> gitlab::Config {
+/// A Vault in which both engines have the case's secrets.
+async fn start_vault(case: &Case) -> Vault {
+    let vault = Vault::start().await;
+    for (path, data) in &case.vault {
+        vault.put(path, data.clone());
+        vault.put_in_version_1(path, data.clone());
+    }
+    vault
+}
+
+fn gitlab_config(area: &str, case: &Case, runner: &Runner, vault: Option<&Vault>) -> gitlab::Config {
     let listen = match runner {
         Runner::Ours => SocketAddr::from(([127, 0, 0, 1], 0)),
         Runner::External(external) => external.listen,
     };
     // A project of its own for each case, so that a runner that keeps folders keeps them apart.
     let project_path = format!("{area}/{}", case.name.replace('_', "-"));
-    let variables = case.variables.iter().map(|(key, variable)| project_variable(key, variable)).collect();
+    let mut variables: Vec<_> = case.variables.iter().map(|(key, variable)| project_variable(key, variable)).collect();
+    if let Some(vault) = vault {
+        variables.push(gitlab::Variable::new("VAULT_URL", vault.url()));
+        variables.push(gitlab::Variable::new("VAULT_JWT", vault::JWT));
+    }
     gitlab::Config { listen, project_path, variables, trace_interval: Duration::from_secs(1), ..Default::default() }
 }
 
@@ -81,15 +97,16 @@ fn project_variable(key: &str, variable: &Variable) -> gitlab::Variable {
 }
 
 async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
-    for (field, value) in &case.payload {
-        let fault = Fault::Payload { field: field.clone(), value: value.clone() };
+    if !case.payload.is_empty() {
+        let fault = Fault::Payload(case.payload.clone());
         gitlab.faults().add(Rule::new(Endpoint::JobRequest, fault).times(u32::MAX));
     }
     for fault in &case.faults {
         gitlab.faults().add(rule(fault));
     }
     let repository = repository(case);
-    let pipeline = ci::load(repository.path(), Path::new(".gitlab-ci.yml"), &ci::Context::default());
+    let git_ref = git_ref(case, &repository);
+    let pipeline = ci::load(repository.path(), Path::new(".gitlab-ci.yml"), &git_ref.context());
     let pipeline = match pipeline {
         Ok(pipeline) => pipeline,
         Err(mistakes) => return mistakes.iter().map(ToString::to_string).collect(),
@@ -97,7 +114,7 @@ async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
     let source = PipelineSource {
         repo: repository.path().to_owned(),
         commit: "HEAD".into(),
-        branch: "main".into(),
+        git_ref,
         pipeline,
         variables: Vec::new(),
     };
@@ -119,7 +136,7 @@ async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
 }
 
 fn repository(case: &Case) -> Repository {
-    let repository = Repository::empty();
+    let repository = Repository::empty(case.object_format.as_deref().unwrap_or("sha1"));
     for (name, file) in &case.files {
         match file {
             File::Text(text) => repository.write(name, text.as_bytes()),
@@ -135,6 +152,20 @@ fn repository(case: &Case) -> Repository {
     repository.write(".gitlab-ci.yml", case.pipeline.as_bytes());
     repository.commit("A commit of the tests");
     repository
+}
+
+/// What the pipeline runs for; a tag is made.
+fn git_ref(case: &Case, repository: &Repository) -> Ref {
+    match &case.git_ref {
+        GitRef::Branch(name) => Ref::branch(name),
+        GitRef::Tag(name) => {
+            repository.git(&["tag", "-a", "-m", "A tag of the tests", name]);
+            Ref::Tag(name.clone())
+        }
+        GitRef::MergeRequest(iid) => {
+            Ref::MergeRequest { iid: *iid, source: "topic".to_owned(), target: "main".to_owned() }
+        }
+    }
 }
 
 fn rule(fault: &case::Fault) -> Rule {

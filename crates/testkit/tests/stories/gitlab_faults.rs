@@ -55,7 +55,7 @@ async fn a_final_update_that_fails_is_repeated_until_it_is_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_cannot_be_read_fails_with_the_reason_in_its_log() {
     let mut world = World::start(Setup::default()).await;
-    let fault = Fault::Payload { field: "steps".into(), value: serde_json::json!("not a list") };
+    let fault = Fault::Payload(serde_json::Map::from_iter([("steps".to_owned(), serde_json::json!("not a list"))]));
     // A request that brings no job uses the rule up too.
     world.gitlab.faults().add(Rule::new(Endpoint::JobRequest, fault).times(u32::MAX));
     let (job, trace) = world.run_job("  script: echo never").await;

@@ -1,9 +1,13 @@
 //! From the one mapping to jobs, each with what it inherits; nothing is decided yet.
 
+use super::cache::caches;
+use super::deployment::{environment, release};
+use super::inputs::inputs;
 use super::keyword::{check, near_miss};
 use super::load::Config;
 use super::mistakes::{At, Mistakes};
 use super::rules::{Rule, rules};
+use super::secrets::{id_tokens, secrets};
 use super::values::{
     WHEN, allow_failure, artifacts, dependencies, image, needs, override_variables, parallel, retry, services,
     variables,
@@ -17,21 +21,33 @@ const DEFAULT_STAGE: &str = "test";
 const EDGES: [&str; 2] = [".pre", ".post"];
 
 const TOP: &[&str] =
-    &["after_script", "before_script", "default", "image", "include", "services", "stages", "variables"];
-const TOP_ELSEWHERE: &[&str] = &["cache", "spec", "types", "workflow"];
+    &["after_script", "before_script", "cache", "default", "image", "include", "services", "stages", "variables"];
+const TOP_ELSEWHERE: &[&str] = &["spec", "types", "workflow"];
 const JOB: &[&str] = &[
     "after_script",
     "allow_failure",
     "artifacts",
     "before_script",
+    "cache",
+    "coverage",
     "dependencies",
+    "environment",
     "extends",
+    "hooks",
+    "id_tokens",
     "image",
+    "inherit",
+    "inputs",
+    "interruptible",
     "needs",
     "parallel",
+    "release",
+    "resource_group",
     "retry",
     "rules",
+    "run",
     "script",
+    "secrets",
     "services",
     "stage",
     "tags",
@@ -40,35 +56,34 @@ const JOB: &[&str] = &[
     "when",
 ];
 const JOB_ELSEWHERE: &[&str] = &[
-    "cache",
-    "coverage",
     "dast_configuration",
-    "environment",
     "except",
-    "hooks",
-    "id_tokens",
     "identity",
-    "inherit",
-    "inputs",
-    "interruptible",
     "manual_confirmation",
     "only",
     "pages",
     "publish",
-    "release",
-    "resource_group",
-    "run",
-    "secrets",
     "start_in",
     "trigger",
     "type",
 ];
 /// What `default` may hold, and what a job without the keyword takes from there.
-const INHERITED: &[&str] =
-    &["after_script", "artifacts", "before_script", "image", "retry", "services", "tags", "timeout"];
-const INHERITED_ELSEWHERE: &[&str] = &["cache", "hooks", "id_tokens", "interruptible"];
+const INHERITED: &[&str] = &[
+    "after_script",
+    "artifacts",
+    "before_script",
+    "cache",
+    "hooks",
+    "id_tokens",
+    "image",
+    "interruptible",
+    "retry",
+    "services",
+    "tags",
+    "timeout",
+];
 /// The same at the top level, as it was before `default`.
-const INHERITED_AT_TOP: [&str; 4] = ["after_script", "before_script", "image", "services"];
+const INHERITED_AT_TOP: [&str; 5] = ["after_script", "before_script", "cache", "image", "services"];
 
 /// GitLab's bound.
 const MAX_TAGS: usize = 50;
@@ -131,7 +146,7 @@ fn stages(node: Option<&Node>, mistakes: &mut Mistakes) -> Vec<String> {
 fn default(root: &Map, mistakes: &mut Mistakes) -> Map {
     let mut default = Map::default();
     if let Some(map) = root.get("default").and_then(|node| read::map(node, "default", mistakes)) {
-        check(map, "`default`", INHERITED, INHERITED_ELSEWHERE, mistakes);
+        check(map, "`default`", INHERITED, &["identity"], mistakes);
         default = map.clone();
     }
     for entry in root.0.iter().filter(|entry| INHERITED_AT_TOP.contains(&entry.key.as_str())) {
@@ -163,17 +178,29 @@ fn job(entry: &Entry, default: &Map, global: &[Variable], mistakes: &mut Mistake
     };
     check(own, "a job", JOB, JOB_ELSEWHERE, mistakes);
     // Each of these was reported, and stands for a script that is not here.
-    let excused = ["extends", "run", "trigger"].iter().any(|keyword| own.entry(keyword).is_some());
-    if own.get("script").is_none() && !excused {
+    let excused = ["extends", "trigger"].iter().any(|keyword| own.entry(keyword).is_some());
+    if own.get("run").is_some() {
+        for entry in
+            own.0.iter().filter(|entry| ["after_script", "before_script", "script"].contains(&entry.key.as_str()))
+        {
+            mistakes.add(entry.at, format!("a job that has `run` has no `{}`", entry.key));
+        }
+    } else if own.get("script").is_none() && !excused {
         let hint = meant.map(|keyword| format!("; if it is not meant to be a job: did you mean `{keyword}`?"));
         mistakes.add(entry.at, format!("the job `{name}` has no `script`{}", hint.unwrap_or_default()));
     }
+    let inherit = Inherit::read(own, mistakes);
     let mut map = own.clone();
     for entry in &default.0 {
-        if map.get(&entry.key).is_none() && INHERITED.contains(&entry.key.as_str()) {
+        let key = entry.key.as_str();
+        // What `run` stands in the place of is not inherited either.
+        let replaced = own.get("run").is_some() && ["after_script", "before_script"].contains(&key);
+        if map.get(key).is_none() && INHERITED.contains(&key) && inherit.default.takes(key) && !replaced {
             map.insert(entry.clone());
         }
     }
+    let global: Vec<Variable> =
+        global.iter().filter(|variable| inherit.variables.takes(&variable.key)).cloned().collect();
     let draft = draft(entry, &map, global, mistakes);
     match map.get("parallel").and_then(|node| parallel(node, mistakes)) {
         Some(copies) => split(&draft, copies),
@@ -181,12 +208,53 @@ fn job(entry: &Entry, default: &Map, global: &[Variable], mistakes: &mut Mistake
     }
 }
 
-fn draft(entry: &Entry, map: &Map, global: &[Variable], mistakes: &mut Mistakes) -> Draft {
+/// `inherit`: what a job takes of `default` and of the file's variables.
+struct Inherit {
+    default: Taken,
+    variables: Taken,
+}
+
+enum Taken {
+    All,
+    Only(Vec<String>),
+}
+
+impl Taken {
+    fn read(node: Option<&Node>, what: &str, mistakes: &mut Mistakes) -> Self {
+        match node.map(|node| (&node.value, node)) {
+            None | Some((Value::Bool(true), _)) => Self::All,
+            Some((Value::Bool(false), _)) => Self::Only(Vec::new()),
+            Some((_, node)) => Self::Only(read::texts(node, what, mistakes)),
+        }
+    }
+
+    fn takes(&self, key: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(keys) => keys.iter().any(|other| other == key),
+        }
+    }
+}
+
+impl Inherit {
+    fn read(own: &Map, mistakes: &mut Mistakes) -> Self {
+        let map = own.get("inherit").and_then(|node| read::map(node, "inherit", mistakes));
+        if let Some(map) = map {
+            check(map, "`inherit`", &["default", "variables"], &[], mistakes);
+        }
+        let part = |key: &str, mistakes: &mut Mistakes| {
+            Taken::read(map.and_then(|map| map.get(key)), &format!("inherit:{key}"), mistakes)
+        };
+        Self { default: part("default", mistakes), variables: part("variables", mistakes) }
+    }
+}
+
+fn draft(entry: &Entry, map: &Map, global: Vec<Variable>, mistakes: &mut Mistakes) -> Draft {
     let lines = |key: &str, mistakes: &mut Mistakes| {
         map.get(key).map(|node| read::script(node, key, mistakes)).unwrap_or_default()
     };
     let stage = map.get("stage").and_then(|node| read::text(node, "stage", mistakes));
-    let mut own = global.to_vec();
+    let mut own = global;
     if let Some(node) = map.get("variables") {
         override_variables(&mut own, &variables(node, false, mistakes));
     }
@@ -196,6 +264,10 @@ fn draft(entry: &Entry, map: &Map, global: &[Variable], mistakes: &mut Mistakes)
     {
         mistakes.add(*at, format!("the `script` of `{}` is empty", entry.key));
     }
+    // GitLab shows the coverage that it finds by this, and ends interruptible jobs of superseded pipelines: here nobody looks,
+    // and no pipeline supersedes another.
+    map.get("coverage").and_then(|node| read::text(node, "coverage", mistakes));
+    map.get("interruptible").and_then(|node| read::flag(node, "interruptible", mistakes));
     Draft {
         base: entry.key.clone(),
         stage_at: map.entry("stage").map_or(entry.at, |stage| stage.value.at),
@@ -221,10 +293,39 @@ fn draft(entry: &Entry, map: &Map, global: &[Variable], mistakes: &mut Mistakes)
             timeout: map.get("timeout").and_then(|node| timeout(node, mistakes)),
             image: map.get("image").and_then(|node| image(node, mistakes)),
             services: map.get("services").map(|node| services(node, mistakes)).unwrap_or_default(),
+            caches: map.get("cache").map(|node| caches(node, mistakes)).unwrap_or_default(),
+            pre_get_sources: map.get("hooks").map(|node| hooks(node, mistakes)).unwrap_or_default(),
+            id_tokens: map.get("id_tokens").map(|node| id_tokens(node, mistakes)).unwrap_or_default(),
+            secrets: map.get("secrets").map(|node| secrets(node, mistakes)).unwrap_or_default(),
+            inputs: map.get("inputs").map(|node| inputs(node, mistakes)).unwrap_or_default(),
+            run: map.get("run").and_then(|node| run(node, mistakes)),
+            release: map.get("release").and_then(|node| release(node, mistakes)),
+            environment: map.get("environment").and_then(|node| environment(node, mistakes)),
+            resource_group: map.get("resource_group").and_then(|node| read::text(node, "resource_group", mistakes)),
             node: None,
             line: entry.at.line,
         },
     }
+}
+
+/// The commands of the one hook that there is.
+fn hooks(node: &Node, mistakes: &mut Mistakes) -> Vec<String> {
+    const HOOK: &str = "pre_get_sources_script";
+    let Some(map) = read::map(node, "hooks", mistakes) else { return Vec::new() };
+    check(map, "`hooks`", &[HOOK], &[], mistakes);
+    map.get(HOOK).map(|node| read::script(node, HOOK, mistakes)).unwrap_or_default()
+}
+
+/// GitLab's own steps; what is in them is the runner's matter.
+fn run(node: &Node, mistakes: &mut Mistakes) -> Option<serde_json::Value> {
+    let Value::List(items) = &node.value else {
+        mistakes.add(node.at, format!("`run` wants a list of steps, not {}", node.describe()));
+        return None;
+    };
+    items.iter().for_each(|item| {
+        read::map(item, "run", mistakes);
+    });
+    Some(read::json(node))
 }
 
 fn split(draft: &Draft, copies: Vec<(String, Vec<Variable>)>) -> Vec<Draft> {

@@ -12,8 +12,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+mod cache;
+mod deployment;
 mod duration;
 mod expression;
+mod inputs;
 mod job;
 mod keyword;
 mod load;
@@ -21,6 +24,7 @@ mod mistakes;
 mod plan;
 mod read;
 mod rules;
+mod secrets;
 mod values;
 mod yaml;
 
@@ -42,7 +46,7 @@ pub struct Pipeline {
 }
 
 /// One job that is part of the pipeline.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// Unique in the pipeline: `build`, `build 2/3` or `build: [aws, web]`.
     pub name: String,
@@ -50,7 +54,7 @@ pub struct Job {
     pub stage: String,
     pub tags: Vec<String>,
     pub before_script: Vec<String>,
-    /// Never empty.
+    /// Empty only in a job that has `run`.
     pub script: Vec<String>,
     pub after_script: Vec<String>,
     /// The file's variables and the job's own, each key once. Not expanded.
@@ -66,6 +70,18 @@ pub struct Job {
     pub timeout: Option<Duration>,
     pub image: Option<Image>,
     pub services: Vec<Service>,
+    pub caches: Vec<Cache>,
+    /// `hooks:pre_get_sources_script`.
+    pub pre_get_sources: Vec<String>,
+    pub id_tokens: Vec<IdToken>,
+    pub secrets: Vec<Secret>,
+    pub inputs: Vec<Input>,
+    /// The list of GitLab's steps that stands in the place of a script, as it is written.
+    pub run: Option<serde_json::Value>,
+    pub release: Option<Release>,
+    pub environment: Option<Environment>,
+    /// Of the jobs with this name, only one runs at a time.
+    pub resource_group: Option<String>,
     /// Which of a job's parallel copies this is: (from 1, of so many).
     pub node: Option<(u32, u32)>,
     /// Where the job's name stands in its file, from 1.
@@ -86,15 +102,16 @@ pub struct Artifacts {
     pub paths: Vec<String>,
     pub exclude: Vec<String>,
     pub untracked: bool,
-    pub when: ArtifactsWhen,
+    pub when: SaveWhen,
     /// As written, for example `7d`; it can be read by GitLab.
     pub expire_in: Option<String>,
     /// Kind of report and the paths of its files.
     pub reports: Vec<(String, Vec<String>)>,
 }
 
+/// After which ends of a script something is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ArtifactsWhen {
+pub enum SaveWhen {
     #[default]
     OnSuccess,
     OnFailure,
@@ -143,6 +160,10 @@ pub struct Retry {
 pub struct Image {
     pub name: String,
     pub entrypoint: Vec<String>,
+    /// GitLab's words, in the order of preference.
+    pub pull_policy: Vec<String>,
+    /// `docker` and `kubernetes`, as they are written.
+    pub executor_opts: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,6 +173,93 @@ pub struct Service {
     pub entrypoint: Vec<String>,
     pub command: Vec<String>,
     pub variables: Vec<Variable>,
+    /// As of an image.
+    pub pull_policy: Vec<String>,
+    pub executor_opts: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    pub key: CacheKey,
+    pub paths: Vec<String>,
+    pub untracked: bool,
+    /// Jobs of protected branches share this cache with the others.
+    pub unprotect: bool,
+    /// `pull-push`, `pull`, `push`, or variables.
+    pub policy: String,
+    pub when: SaveWhen,
+    pub fallback_keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheKey {
+    Text(String),
+    /// The server makes the key of what these files are in the pipeline's commit.
+    Files {
+        by: KeyFiles,
+        files: Vec<String>,
+        prefix: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFiles {
+    Content,
+    /// The commits that changed them last.
+    Commits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdToken {
+    /// Of the variable that holds it.
+    pub name: String,
+    /// Never empty.
+    pub audiences: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Of the variable that holds it.
+    pub name: String,
+    /// The key in the payload, such as `vault`.
+    pub provider: &'static str,
+    /// What is asked of the provider, in the payload's shape (protocol 3.14) but for its `server`.
+    pub asked: serde_json::Value,
+    pub file: Option<bool>,
+    /// The variable with the ID token, such as `$VAULT_TOKEN`.
+    pub token: Option<String>,
+}
+
+/// A typed value for the job's keywords; nobody overrides it here, so it is the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    pub key: String,
+    /// GitLab's word: `string`, `number`, `boolean` or `array`.
+    pub kind: &'static str,
+    pub value: serde_json::Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub tag_name: String,
+    pub description: String,
+    pub name: Option<String>,
+    pub tag_message: Option<String>,
+    pub git_ref: Option<String>,
+    pub released_at: Option<String>,
+    pub milestones: Vec<String>,
+    /// `assets:links`.
+    pub links: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// May have variables in it.
+    pub name: String,
+    pub url: Option<String>,
+    /// `start` unless it says so.
+    pub action: &'static str,
+    pub tier: Option<&'static str>,
 }
 
 /// Reads `file` (inside `root`) and all that it includes.

@@ -136,6 +136,20 @@ pub(super) fn map<'a>(node: &'a Node, what: &str, mistakes: &mut Mistakes) -> Op
     }
 }
 
+/// A value as JSON. What YAML can say and JSON cannot, such as an endless number, is text.
+pub(super) fn json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Null | Value::Reference(_) => serde_json::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Number(text) => {
+            text.parse::<serde_json::Number>().map_or_else(|_| text.as_str().into(), serde_json::Value::Number)
+        }
+        Value::Text(text) => text.as_str().into(),
+        Value::List(items) => items.iter().map(json).collect(),
+        Value::Map(map) => map.0.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect(),
+    }
+}
+
 /// One of a few words.
 pub(super) fn one_of<T: Copy>(node: &Node, what: &str, words: &[(&str, T)], mistakes: &mut Mistakes) -> Option<T> {
     let word = text(node, what, mistakes)?;

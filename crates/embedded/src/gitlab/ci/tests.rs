@@ -94,8 +94,8 @@ fn a_job_of_one_line_gets_gitlabs_defaults() {
         timeout: None,
         image: None,
         services: vec![],
-        node: None,
         line: 1,
+        ..Job::default()
     };
     assert_eq!(pipeline.jobs, [expected]);
 }
@@ -156,7 +156,7 @@ build:
             paths: vec!["out".into(), "./artifacts".into()],
             exclude: vec!["out/*.tmp".into()],
             untracked: true,
-            when: ArtifactsWhen::Always,
+            when: SaveWhen::Always,
             expire_in: Some("7d".into()),
             reports: vec![
                 ("junit".into(), vec!["report.xml".into()]),
@@ -173,7 +173,7 @@ build:
             exit_codes: vec![3],
         },
         timeout: Some(Duration::from_secs(5_400)),
-        image: Some(Image { name: "node:22".into(), entrypoint: vec!["".into()] }),
+        image: Some(Image { name: "node:22".into(), entrypoint: vec!["".into()], ..Image::default() }),
         services: vec![
             Service { name: "postgres:17".into(), ..Service::default() },
             Service {
@@ -182,12 +182,131 @@ build:
                 entrypoint: vec!["sh".into()],
                 command: vec!["redis-server".into(), "--save".into()],
                 variables: vec![variable("A", "1")],
+                ..Service::default()
             },
         ],
-        node: None,
         line: 9,
+        ..Job::default()
     };
     assert_eq!(job, expected);
+}
+
+#[test]
+fn caches_are_read_with_gitlabs_defaults() {
+    let job = only_job(
+        r#"
+a:
+  script: x
+  cache:
+    - paths: [vendor]
+    - key: {files: [Gemfile.lock, package.json], prefix: "$CI_JOB_NAME"}
+      untracked: true
+      unprotect: true
+      policy: $POLICY
+      when: always
+      fallback_keys: [one, two]
+"#,
+    );
+    let plain = Cache {
+        key: CacheKey::Text("default".into()),
+        paths: vec!["vendor".into()],
+        untracked: false,
+        unprotect: false,
+        policy: "pull-push".into(),
+        when: SaveWhen::OnSuccess,
+        fallback_keys: vec![],
+    };
+    let full = Cache {
+        key: CacheKey::Files {
+            by: KeyFiles::Content,
+            files: vec!["Gemfile.lock".into(), "package.json".into()],
+            prefix: Some("$CI_JOB_NAME".into()),
+        },
+        paths: vec![],
+        untracked: true,
+        unprotect: true,
+        policy: "$POLICY".into(),
+        when: SaveWhen::Always,
+        fallback_keys: vec!["one".into(), "two".into()],
+    };
+    assert_eq!(job.caches, [plain, full]);
+    let dropped = only_job("cache: {paths: [x]}\na: {script: x, cache: []}\n");
+    assert_eq!(dropped.caches, []);
+    assert_eq!(only_job("cache: {paths: [x]}\na: {script: x}\n").caches.len(), 1);
+}
+
+#[test]
+fn secrets_are_read_in_short_and_in_full() {
+    let job = only_job(
+        r#"
+a:
+  script: x
+  id_tokens: {ONE: {aud: https://vault}, TWO: {aud: [a, b]}}
+  secrets:
+    SHORT: {vault: production/db/password, token: $TWO, file: false}
+    MOUNTED: {vault: production/db/password@ops}
+    FULL: {vault: {engine: {name: kv-v1, path: old}, path: db, field: password}}
+    AWS: {aws_secrets_manager: "app/db#password"}
+    GITLAB: {gitlab_secrets_manager: {name: token}}
+"#,
+    );
+    let tokens: Vec<(&str, usize)> =
+        job.id_tokens.iter().map(|token| (token.name.as_str(), token.audiences.len())).collect();
+    assert_eq!(tokens, [("ONE", 1), ("TWO", 2)]);
+    let asked: Vec<String> = job.secrets.iter().map(|secret| format!("{} {}", secret.provider, secret.asked)).collect();
+    assert_eq!(
+        asked,
+        [
+            r#"vault {"engine":{"name":"kv-v2","path":"kv-v2"},"path":"production/db","field":"password"}"#,
+            r#"vault {"engine":{"name":"kv-v2","path":"ops"},"path":"production/db","field":"password"}"#,
+            r#"vault {"engine":{"name":"kv-v1","path":"old"},"path":"db","field":"password"}"#,
+            r#"aws_secrets_manager {"secret_id":"app/db","field":"password"}"#,
+            r#"gitlab_secrets_manager {"name":"token"}"#,
+        ]
+    );
+    assert_eq!((job.secrets[0].file, job.secrets[0].token.as_deref()), (Some(false), Some("$TWO")));
+    assert_eq!(job.secrets[1].file, None);
+}
+
+#[test]
+fn inputs_release_environment_and_run_are_read() {
+    let job = only_job(
+        r#"
+a:
+  script: x
+  inputs: {target: {default: staging, options: [staging, production]}, count: {type: number, default: 3}}
+  environment: {name: review/$CI_COMMIT_REF_SLUG, url: "https://x", action: stop, on_stop: b, deployment_tier: other}
+  release: {tag_name: v1, description: It works, milestones: [m1], assets: {links: [{name: n, url: u}]}}
+  hooks: {pre_get_sources_script: [echo 1]}
+  image: {name: x, docker: {platform: linux/arm64, user: 1000}, pull_policy: if-not-present}
+  artifacts: {reports: {coverage_report: {coverage_format: cobertura, path: c.xml}}, access: developer}
+  coverage: /x/
+  interruptible: true
+  resource_group: production
+"#,
+    );
+    let inputs: Vec<String> =
+        job.inputs.iter().map(|input| format!("{} {} {}", input.key, input.kind, input.value)).collect();
+    assert_eq!(inputs, [r#"target string "staging""#, "count number 3"]);
+    assert_eq!(job.environment.expect("an environment").action, "stop");
+    assert_eq!(job.release.expect("a release").links[0]["url"], "u");
+    assert_eq!(job.pre_get_sources, ["echo 1"]);
+    assert_eq!(job.image.expect("an image").executor_opts["docker"]["user"], 1000);
+    assert_eq!(job.artifacts.expect("artifacts").reports, [("cobertura".to_owned(), vec!["c.xml".to_owned()])]);
+    assert_eq!(job.resource_group.as_deref(), Some("production"));
+    let steps = only_job("default: {before_script: [x]}\na: {run: [{name: hi, script: echo hi}]}\n");
+    assert_eq!(steps.run.expect("steps").to_string(), r#"[{"name":"hi","script":"echo hi"}]"#);
+    assert_eq!((steps.script.len(), steps.before_script.len()), (0, 0));
+}
+
+#[test]
+fn a_job_inherits_only_what_it_wants() {
+    let text = "variables: {A: a, B: b}\ndefault: {tags: [dev], retry: 2}\n";
+    let none = only_job(&format!("{text}j: {{script: x, inherit: {{default: false, variables: false}}}}\n"));
+    assert_eq!((none.tags.len(), none.retry.max, none.variables.len()), (0, 0, 0));
+    let some = only_job(&format!("{text}j: {{script: x, inherit: {{default: [tags], variables: [B]}}}}\n"));
+    assert_eq!((some.tags.len(), some.retry.max), (1, 0));
+    assert_eq!(some.variables, [variable("B", "b")]);
 }
 
 #[test]
@@ -216,7 +335,7 @@ job: {extends: [.two, .four, .three], variables: {C: 3}, tags: null, artifacts: 
     assert_eq!(job.variables, [variable("A", "1"), variable("B", "2"), variable("C", "3")]);
     assert_eq!((job.tags.len(), job.image, job.retry.max), (0, None, 1));
     let artifacts = job.artifacts.unwrap();
-    assert_eq!((artifacts.paths, artifacts.when), (vec!["p".to_owned()], ArtifactsWhen::Always));
+    assert_eq!((artifacts.paths, artifacts.when), (vec!["p".to_owned()], SaveWhen::Always));
 }
 
 #[test]
@@ -356,7 +475,7 @@ fn all_mistakes_of_all_files_are_told_at_once_in_order() {
     let files: &[(&str, &[u8])] = &[
         (
             "ci.yml",
-            b"include: more.yml\nstages: [build, deploy]\nbuild:\n  stage: biuld\n  scirpt: [x]\n  cache: {}\n  timeout: soon\ndeploy:\n  stage: deploy\n  script: x\n  needs: [bulid]\n  when: manuell\n",
+            b"include: more.yml\nstages: [build, deploy]\nbuild:\n  stage: biuld\n  scirpt: [x]\n  pages: {}\n  timeout: soon\ndeploy:\n  stage: deploy\n  script: x\n  needs: [bulid]\n  when: manuell\n",
         ),
         ("more.yml", b"other:\n  stage: build\n  script: [echo a: b]\n  retry: 3\n"),
     ];
@@ -366,7 +485,7 @@ fn all_mistakes_of_all_files_are_told_at_once_in_order() {
             "ci.yml:3: the job `build` has no `script`",
             "ci.yml:4: the job `build` is in the unknown stage `biuld`; did you mean `build`?",
             "ci.yml:5: `scirpt` is not a keyword of a job; did you mean `script`?",
-            "ci.yml:6: the keyword `cache` of a job is not supported here",
+            "ci.yml:6: the keyword `pages` of a job is not supported here",
             "ci.yml:7: `timeout` wants a length of time like `1h 30m`, not `soon`",
             "ci.yml:11: `deploy` needs the unknown job `bulid`; did you mean `build`?",
             "ci.yml:12: `when` does not know `manuell`; did you mean `manual`?",
@@ -463,6 +582,29 @@ fn each_mistake_is_told_with_its_line() {
         ),
         ("a: {script: x, image: {entrypoint: [x]}}\n", "1: `image` does not have its `name`"),
         ("a: {script: x, services: redis}\n", "1: `services` wants a list of strings, not the string `redis`"),
+        ("a: {script: x, cache: {key: a/b}}\n", "1: `cache:key` must not be `.` or `..` nor have a `/` in it"),
+        ("a: {script: x, cache: {key: \"%2E%2e\"}}\n", "1: `cache:key` must not be `.` or `..` nor have a `/` in it"),
+        ("a: {script: x, cache: [{}, {}, {}, {}, {}]}\n", "1: 5 caches; a job has at most 4"),
+        (
+            "a: {script: x, cache: {policy: pul}}\n",
+            "1: `cache:policy` does not know `pul`; it is one of pull-push, pull, push",
+        ),
+        ("a: {run: [], script: x}\n", "1: a job that has `run` has no `script`"),
+        ("a: {script: x, id_tokens: {A: {}}}\n", "1: the ID token `A` has no `aud`"),
+        (
+            "a: {script: x, inputs: {i: {type: string}}}\n",
+            "1: the input `i` has no `default`, which a job's input must have",
+        ),
+        (
+            "a: {script: x, inputs: {i: {type: number, default: x}}}\n",
+            "1: the `default` of the input `i` is the string `x`, not of type number",
+        ),
+        ("a: {script: x, release: {tag_name: v1}}\n", "1: `release` does not have its `description`"),
+        (
+            "a: {script: x, secrets: {A: {file: true}}}\n",
+            "1: the secret `A` wants one provider: aws_secrets_manager, azure_key_vault, gcp_secret_manager, \
+             gitlab_secrets_manager, vault",
+        ),
         ("a: {script: x, timeout: 2 months}\n", "1: `timeout` must not be longer than a month"),
         ("a: {script: x, allow_failure: 1}\n", "1: `allow_failure` wants true or false, not the number 1"),
     ] {

@@ -3,7 +3,7 @@
 use super::keyword::check;
 use super::mistakes::{At, Mistakes};
 use super::yaml::{Map, Node, Value};
-use super::{AllowFailure, Artifacts, ArtifactsWhen, Image, Need, Retry, Service, Variable, When, duration, read};
+use super::{AllowFailure, Artifacts, Image, Need, Retry, SaveWhen, Service, Variable, When, duration, read};
 
 pub(super) const WHEN: &[(&str, When)] = &[
     ("on_success", When::OnSuccess),
@@ -12,6 +12,9 @@ pub(super) const WHEN: &[(&str, When)] = &[
     ("manual", When::Manual),
     ("never", When::Never),
 ];
+
+pub(super) const SAVE_WHEN: &[(&str, SaveWhen)] =
+    &[("on_success", SaveWhen::OnSuccess), ("on_failure", SaveWhen::OnFailure), ("always", SaveWhen::Always)];
 
 /// GitLab's bound for the copies of one job.
 const MAX_PARALLEL: i64 = 200;
@@ -53,14 +56,14 @@ pub(super) fn override_variables(variables: &mut Vec<Variable>, over: &[Variable
 }
 
 pub(super) fn artifacts(node: &Node, mistakes: &mut Mistakes) -> Option<Artifacts> {
-    const KNOWN: &[&str] = &["exclude", "expire_in", "name", "paths", "reports", "untracked", "when"];
-    const ARTIFACTS_WHEN: &[(&str, ArtifactsWhen)] = &[
-        ("on_success", ArtifactsWhen::OnSuccess),
-        ("on_failure", ArtifactsWhen::OnFailure),
-        ("always", ArtifactsWhen::Always),
-    ];
+    // `access` and `public` are about who may look at them in GitLab; here that is one person.
+    const KNOWN: &[&str] =
+        &["access", "exclude", "expire_in", "name", "paths", "public", "reports", "untracked", "when"];
+    const ACCESS: &[(&str, ())] = &[("all", ()), ("developer", ()), ("maintainer", ()), ("none", ())];
     let map = read::map(node, "artifacts", mistakes)?;
-    check(map, "`artifacts`", KNOWN, &["access", "expose_as", "public"], mistakes);
+    check(map, "`artifacts`", KNOWN, &["expose_as"], mistakes);
+    map.get("access").and_then(|node| read::one_of(node, "artifacts:access", ACCESS, mistakes));
+    map.get("public").and_then(|node| read::flag(node, "artifacts:public", mistakes));
     Some(Artifacts {
         name: map.get("name").and_then(|node| read::text(node, "artifacts:name", mistakes)),
         paths: map.get("paths").map(|node| read::texts(node, "artifacts:paths", mistakes)).unwrap_or_default(),
@@ -69,7 +72,7 @@ pub(super) fn artifacts(node: &Node, mistakes: &mut Mistakes) -> Option<Artifact
             == Some(true),
         when: map
             .get("when")
-            .and_then(|node| read::one_of(node, "artifacts:when", ARTIFACTS_WHEN, mistakes))
+            .and_then(|node| read::one_of(node, "artifacts:when", SAVE_WHEN, mistakes))
             .unwrap_or_default(),
         expire_in: map.get("expire_in").and_then(|node| expire_in(node, mistakes)),
         reports: map.get("reports").map(|node| reports(node, mistakes)).unwrap_or_default(),
@@ -99,6 +102,7 @@ fn reports(node: &Node, mistakes: &mut Mistakes) -> Vec<(String, Vec<String>)> {
         "cluster_image_scanning",
         "codequality",
         "container_scanning",
+        "coverage_report",
         "coverage_fuzzing",
         "cyclonedx",
         "dast",
@@ -114,12 +118,29 @@ fn reports(node: &Node, mistakes: &mut Mistakes) -> Vec<(String, Vec<String>)> {
         "terraform",
     ];
     let Some(map) = read::map(node, "artifacts:reports", mistakes) else { return Vec::new() };
-    check(map, "`artifacts:reports`", KNOWN, &["coverage_report"], mistakes);
+    check(map, "`artifacts:reports`", KNOWN, &[], mistakes);
     let report = |entry: &super::yaml::Entry, mistakes: &mut Mistakes| {
         let what = format!("artifacts:reports:{}", entry.key);
-        (entry.key.clone(), read::text_or_texts(&entry.value, &what, mistakes))
+        if entry.key == "coverage_report" {
+            return coverage_report(&entry.value, mistakes);
+        }
+        Some((entry.key.clone(), read::text_or_texts(&entry.value, &what, mistakes)))
     };
-    map.0.iter().map(|entry| report(entry, mistakes)).collect()
+    map.0.iter().filter_map(|entry| report(entry, mistakes)).collect()
+}
+
+/// Its artifact is named after its format.
+fn coverage_report(node: &Node, mistakes: &mut Mistakes) -> Option<(String, Vec<String>)> {
+    const FORMATS: &[(&str, &str)] = &[("cobertura", "cobertura"), ("jacoco", "jacoco")];
+    let what = "artifacts:reports:coverage_report";
+    let map = read::map(node, what, mistakes)?;
+    check(map, &format!("`{what}`"), &["coverage_format", "path"], &[], mistakes);
+    let (Some(format), Some(path)) = (map.get("coverage_format"), map.get("path")) else {
+        mistakes.add(node.at, format!("`{what}` wants a `coverage_format` and a `path`"));
+        return None;
+    };
+    let format = read::one_of(format, &format!("{what}:coverage_format"), FORMATS, mistakes)?;
+    Some((format.to_owned(), vec![read::text(path, &format!("{what}:path"), mistakes)?]))
 }
 
 pub(super) fn needs(node: &Node, mistakes: &mut Mistakes) -> Vec<(Need, At)> {
@@ -214,18 +235,41 @@ pub(super) fn retry(node: &Node, mistakes: &mut Mistakes) -> Option<Retry> {
 }
 
 pub(super) fn image(node: &Node, mistakes: &mut Mistakes) -> Option<Image> {
-    const ELSEWHERE: &[&str] = &["docker", "kubernetes", "pull_policy"];
+    const KNOWN: &[&str] = &["docker", "entrypoint", "kubernetes", "name", "pull_policy"];
     let Value::Map(map) = &node.value else {
         return Some(Image { name: read::text(node, "image", mistakes)?, ..Image::default() });
     };
-    check(map, "`image`", &["entrypoint", "name"], ELSEWHERE, mistakes);
+    check(map, "`image`", KNOWN, &[], mistakes);
     Some(Image {
         name: name_of(map, node.at, "image", mistakes)?,
         entrypoint: map
             .get("entrypoint")
-            .map(|node| read::texts(node, "image:entrypoint", mistakes))
+            .map(|node| read::text_or_texts(node, "image:entrypoint", mistakes))
             .unwrap_or_default(),
+        pull_policy: pull_policy(map, "image", mistakes),
+        executor_opts: executor_opts(map, "image", mistakes),
     })
+}
+
+fn pull_policy(map: &Map, what: &str, mistakes: &mut Mistakes) -> Vec<String> {
+    const POLICIES: &[(&str, &str)] = &[("always", "always"), ("if-not-present", "if-not-present"), ("never", "never")];
+    let what = format!("{what}:pull_policy");
+    let words = map.get("pull_policy").map(read::one_or_more).unwrap_or_default();
+    words.iter().filter_map(|node| read::one_of(node, &what, POLICIES, mistakes)).map(str::to_owned).collect()
+}
+
+/// What is meant for one kind of runner only (protocol 3.8).
+fn executor_opts(map: &Map, what: &str, mistakes: &mut Mistakes) -> serde_json::Map<String, serde_json::Value> {
+    const KNOWN: [(&str, &[&str]); 2] = [("docker", &["platform", "user"]), ("kubernetes", &["user"])];
+    let mut options = serde_json::Map::new();
+    for (executor, known) in KNOWN {
+        let Some(node) = map.get(executor) else { continue };
+        let what = format!("{what}:{executor}");
+        let Some(map) = read::map(node, &what, mistakes) else { continue };
+        check(map, &format!("`{what}`"), known, &[], mistakes);
+        options.insert(executor.to_owned(), read::json(node));
+    }
+    options
 }
 
 pub(super) fn services(node: &Node, mistakes: &mut Mistakes) -> Vec<Service> {
@@ -237,12 +281,12 @@ pub(super) fn services(node: &Node, mistakes: &mut Mistakes) -> Vec<Service> {
 }
 
 fn service(node: &Node, mistakes: &mut Mistakes) -> Option<Service> {
-    const KNOWN: &[&str] = &["alias", "command", "entrypoint", "name", "variables"];
-    const ELSEWHERE: &[&str] = &["docker", "kubernetes", "pull_policy"];
+    const KNOWN: &[&str] =
+        &["alias", "command", "docker", "entrypoint", "kubernetes", "name", "pull_policy", "variables"];
     let Value::Map(map) = &node.value else {
         return Some(Service { name: read::text(node, "services", mistakes)?, ..Service::default() });
     };
-    check(map, "a service", KNOWN, ELSEWHERE, mistakes);
+    check(map, "a service", KNOWN, &[], mistakes);
     let list = |key: &str, mistakes: &mut Mistakes| {
         map.get(key).map(|node| read::texts(node, &format!("services:{key}"), mistakes)).unwrap_or_default()
     };
@@ -252,10 +296,12 @@ fn service(node: &Node, mistakes: &mut Mistakes) -> Option<Service> {
         entrypoint: list("entrypoint", mistakes),
         command: list("command", mistakes),
         variables: map.get("variables").map(|node| variables(node, false, mistakes)).unwrap_or_default(),
+        pull_policy: pull_policy(map, "services", mistakes),
+        executor_opts: executor_opts(map, "services", mistakes),
     })
 }
 
-fn name_of(map: &Map, at: At, what: &str, mistakes: &mut Mistakes) -> Option<String> {
+pub(super) fn name_of(map: &Map, at: At, what: &str, mistakes: &mut Mistakes) -> Option<String> {
     match map.get("name") {
         Some(node) => read::text(node, &format!("{what}:name"), mistakes),
         None => {
