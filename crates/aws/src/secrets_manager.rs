@@ -7,12 +7,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::timeout::TimeoutConfig;
-use aws_smithy_http_client::tls::Provider::Rustls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
 use job::secret::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::fargate::errors::{self, CallError, Refusal};
+use crate::proxies;
 use crate::signed_post::Service;
 
 /// For one secret, with the role that it is read as (protocol 3.14).
@@ -53,7 +52,7 @@ pub struct SecretsManager {
 impl SecretsManager {
     /// Finds region and credentials in the usual places. Credentials are fetched when they are needed.
     pub async fn connect() -> Self {
-        let http = aws_smithy_http_client::Builder::new().tls_provider(Rustls(Ring)).build_https();
+        let http = proxies::http_client(None);
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
         let manager = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http)

@@ -7,14 +7,13 @@ use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::Provider::Rustls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 
 use crate::fargate::errors::{CallError, Refusal, chain};
+use crate::proxies;
 
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -35,7 +34,7 @@ impl Service {
             name,
             region: region.to_owned(),
             url: format!("{}/", url.trim_end_matches('/')),
-            connector: Connector::builder().tls_provider(Rustls(Ring)).build(),
+            connector: proxies::connector(Some(&url)),
         }
     }
 

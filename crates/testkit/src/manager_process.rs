@@ -49,18 +49,19 @@ impl ManagerProcess {
         Self { child, lines, log: String::new() }
     }
 
-    /// Waits until the manager's own log has a line with this text.
-    pub async fn until_log(&mut self, text: &str) {
+    /// Waits until the manager's own log has a line with this text, and gives that line.
+    pub async fn until_log(&mut self, text: &str) -> String {
         let said = timeout(PATIENCE, async {
             while let Some(line) = self.lines.recv().await {
                 self.log += &format!("{line}\n");
                 if line.contains(text) {
-                    return true;
+                    return Some(line);
                 }
             }
-            false
+            None
         });
-        assert_eq!(said.await, Ok(true), "the manager never said {text:?}:\n{}", self.log);
+        let line = said.await.ok().flatten();
+        line.unwrap_or_else(|| panic!("the manager never said {text:?}:\n{}", self.log))
     }
 
     pub fn pid(&self) -> Pid {

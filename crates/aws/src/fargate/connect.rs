@@ -12,8 +12,6 @@ use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::config::timeout::TimeoutConfig;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::error::BuildError;
-use aws_smithy_http_client::tls::Provider::Rustls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::assume_role::RoleKeys;
@@ -23,6 +21,7 @@ use super::config::{AssumedRole, Credentials, FargateConfig};
 use super::describe::Describer;
 use super::errors::{CallError, backoff};
 use super::public_ip::Ec2;
+use crate::proxies;
 
 /// Long enough for ECS's slowest answers; RunTask is repeated with the same token after it.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -125,7 +124,7 @@ impl Region {
         {
             return Err(ConnectError::BadEndpoint(url.clone()));
         }
-        let http = aws_smithy_http_client::Builder::new().tls_provider(Rustls(Ring)).build_https();
+        let http = proxies::http_client(config.endpoint_url.as_deref());
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if let Some(region) = &config.region {
             loader = loader.region(RegionName::new(region.clone()));
