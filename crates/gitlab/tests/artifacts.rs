@@ -244,3 +244,21 @@ async fn without_direct_download_gitlab_is_not_asked_for_it() {
     server.client().download_artifacts(JobId(5), &token(), false, &into, &|_| {}).await.expect("downloaded");
     assert_eq!(server.seen()[0].uri, "/api/v4/jobs/5/artifacts");
 }
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_fetched_again_and_its_remains_are_gone() {
+    let mut asked = 0;
+    let server = Server::start(move |_| {
+        asked += 1;
+        if asked == 1 {
+            let parts = [Ok(vec![b'x'; 1000]), Err(io::Error::other("the connection ends"))];
+            return axum::response::Response::new(axum::body::Body::from_stream(futures::stream::iter(parts)));
+        }
+        full(200, &[], "archive")
+    })
+    .await;
+    let directory = TempDir::new().expect("a directory");
+    let into = directory.path().join("artifacts.zip");
+    let downloaded = download(&server, &into).await.expect("downloaded");
+    assert_eq!((downloaded.bytes, std::fs::read(&into).expect("a file")), (7, b"archive".to_vec()));
+}

@@ -478,6 +478,32 @@ mod tests {
         assert_eq!(fs::read_dir(&outside).expect("it").count(), 0);
     }
 
+    /// A file system of a few pages.
+    struct Small(PathBuf);
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            nix::mount::umount(&self.0).expect("it is mounted");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_can_be_done() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), dir.path(), Some("tmpfs"), flags, Some("size=64k")).expect("a small tmpfs");
+        let _mounted = Small(dir.path().to_owned());
+        let zip = archive(|writer| file(writer, "large", &"x".repeat(1 << 20)));
+        let error = extract(zip, dir.path()).expect_err("no room").to_string();
+        assert_eq!(
+            error,
+            "cannot unpack large: the disk is full; a task definition may ask for more (ephemeralStorage)"
+        );
+    }
+
     #[test]
     fn what_zip_archives_is_unpacked() {
         let (from, to) = (tempfile::tempdir().expect("from"), tempfile::tempdir().expect("to"));

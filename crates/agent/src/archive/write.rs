@@ -318,7 +318,6 @@ fn optional<T>(path: &Path, result: io::Result<T>) -> Result<Option<T>, ArchiveE
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::fs::OpenOptions;
     use std::process::Command;
 
     use flate2::read::{GzDecoder, MultiGzDecoder};
@@ -468,17 +467,5 @@ mod tests {
             let error = write(format, dir.path(), &entries, 5, Full(50)).expect_err(format);
             assert!(matches!(error, ArchiveError::Into(_)), "{error}");
         }
-    }
-
-    #[test]
-    fn a_file_of_more_than_4_gigabytes_is_written_as_zip64() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = OpenOptions::new().write(true).create_new(true).open(dir.path().join("large")).expect("a file");
-        let size = (4 << 30) + 12_345;
-        file.set_len(size).expect("a file of holes");
-        let mut out = tempfile::tempfile().expect("a file");
-        write("zip", dir.path(), &BTreeSet::from([PathBuf::from("large")]), 1, &mut out).expect("an archive");
-        let mut zip = zip::ZipArchive::new(out).expect("a zip");
-        assert_eq!(zip.by_index(0).expect("an entry").size(), size);
     }
 }

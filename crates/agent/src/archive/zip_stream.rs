@@ -284,7 +284,8 @@ fn msdos_time(unix: i64) -> (u16, u16) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Cursor, Read};
+    use std::fs::File;
+    use std::io::{Cursor, Read, Seek};
 
     use zip::ZipArchive;
 
@@ -332,6 +333,47 @@ mod tests {
         }
         zip.finish().expect("written");
         assert_eq!(ZipArchive::new(Cursor::new(bytes)).expect("a zip").len(), 70_000);
+    }
+
+    /// A file with holes where zeros are written.
+    struct Holes(File);
+
+    impl Write for Holes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (first, rest) = bytes.split_first().ok_or(io::ErrorKind::WriteZero)?;
+            // Compares the bytes with themselves, shifted by one.
+            match *first == 0 && rest == &bytes[..rest.len()] {
+                true => self.0.seek_relative(bytes.len() as i64).map(|()| bytes.len()),
+                false => self.0.write(bytes),
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_entry_of_more_than_4_gigabytes_and_what_is_behind_it_are_found() {
+        let mut zip = ZipStream::new(Holes(tempfile::tempfile().expect("a file")));
+        let size = (4 << 30) + (1 << 20);
+        zip.begin(head(b"large", size)).expect("written");
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..size >> 20 {
+            zip.data(&zeros).expect("written");
+        }
+        zip.end(Sum { crc: 0, size }).expect("written");
+        zip.entry(head(b"behind", 5), Sum { crc: crc32fast::hash(b"hello"), size: 5 }, b"hello").expect("written");
+        let mut file = zip.into.0.try_clone().expect("the same file");
+        zip.finish().expect("written");
+        file.rewind().expect("a file");
+        let mut zip = ZipArchive::new(file).expect("a zip");
+        let large = zip.by_name("large").expect("an entry");
+        assert_eq!((large.size(), large.compressed_size()), (size, size));
+        drop(large);
+        let mut text = String::new();
+        zip.by_name("behind").expect("an entry").read_to_string(&mut text).expect("its content");
+        assert_eq!(text, "hello");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::World;
+use crate::support::{Ended, World};
 
 fn dependency(id: u64) -> serde_json::Value {
     let token = format!("token-of-{id}");
@@ -149,6 +150,113 @@ async fn directories_keep_their_modes() {
     next.run().await.succeeded();
     let mode = next.project().join("private").metadata().expect("it").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+/// The most memory that the agent has had when it ends, in MB.
+async fn peak(world: &World, patience: Duration) -> (Ended, u64) {
+    let mut agent = world.start().await;
+    let status = format!("/proc/{}/status", agent.id().expect("it runs"));
+    let mut peak = 0;
+    let watching = async {
+        while agent.try_wait().expect("a process").is_none() {
+            let status = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            peak = kilobytes.unwrap_or(0).max(peak);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(patience, watching).await.expect("an end in time");
+    (world.end_of(agent).await, peak / 1024)
+}
+
+#[tokio::test]
+async fn an_artifact_of_5_gigabytes_takes_no_more_memory_than_a_small_one() {
+    let mut world = World::new(&["truncate -s 5G large; echo small > small"]).await;
+    world.set("ARTIFACT_COMPRESSION_LEVEL", "fast");
+    world.payload["artifacts"] = json!([{"paths": ["small"]}]);
+    let (ended, with_small) = peak(&world, Duration::from_secs(60)).await;
+    ended.succeeded();
+    world.payload["artifacts"] = json!([{"paths": ["large", "small"]}]);
+    let (ended, with_large) = peak(&world, Duration::from_secs(240)).await;
+    ended.succeeded();
+    assert!(with_large < with_small + 24, "{with_large} MB instead of {with_small} MB");
+    let mut zip = zip::ZipArchive::new(Cursor::new(world.gitlab.uploads().remove(1).bytes)).expect("a zip");
+    assert_eq!(zip.by_name("large").expect("an entry").size(), 5 << 30);
+    let mut small = String::new();
+    zip.by_name("small").expect("an entry").read_to_string(&mut small).expect("its content");
+    assert_eq!(small, "small\n");
+}
+
+#[tokio::test]
+async fn what_cannot_be_compressed_waits_for_the_network_and_not_in_memory() {
+    let mut world = World::new(&["head -c 150000000 /dev/urandom > random"]).await;
+    world.set("ARTIFACT_COMPRESSION_LEVEL", "fastest");
+    world.payload["artifacts"] = json!([{"paths": ["random"]}]);
+    let (ended, uploading) = peak(&world, Duration::from_secs(60)).await;
+    ended.succeeded();
+    let mut next = World::new(&["stat -c 'size %s' random"]).await;
+    next.gitlab.offer(6, world.gitlab.uploads().remove(0).bytes, 0);
+    next.payload["dependencies"] = json!([dependency(6)]);
+    let (ended, downloading) = peak(&next, Duration::from_secs(60)).await;
+    ended.succeeded().shows("size 150000000");
+    assert!(uploading < 80 && downloading < 80, "{uploading} and {downloading} MB");
+}
+
+#[tokio::test]
+async fn ten_thousand_small_files_go_and_come() {
+    let mut world = World::new(&["mkdir d", "for i in $(seq 10000); do echo \"file $i\" > d/$i; done"]).await;
+    world.payload["artifacts"] = json!([{"paths": ["d/"]}]);
+    world.run().await.succeeded().shows("d/: found 10001 matching artifact files and directories");
+    let mut next = World::new(&["ls d | wc -l", "cat d/* | sort | uniq | wc -l"]).await;
+    next.gitlab.offer(6, world.gitlab.uploads().remove(0).bytes, 0);
+    next.payload["dependencies"] = json!([dependency(6)]);
+    let trace = next.run().await.succeeded().trace;
+    assert_eq!(trace.matches("\n10000\n").count(), 2, "{trace}");
+}
+
+#[tokio::test]
+async fn what_is_no_archive_or_not_all_of_one_fails_the_job_in_words() {
+    let whole = zip_of("file", &"content ".repeat(1000));
+    for (bytes, why) in [
+        (whole[..whole.len() - 30].to_vec(), "the archive cannot be read"),
+        (b"<html>Please sign in</html>".to_vec(), "a page of HTML"),
+        (b"\x1f\x8b\x08\x00".to_vec(), "it is gzip"),
+        (Vec::new(), "it is empty"),
+        (zip_of("d/../../x", "x"), "the archive contains \"d/../../x\""),
+    ] {
+        let mut world = World::new(&["echo never"]).await;
+        world.gitlab.offer(6, bytes, 0);
+        world.payload["dependencies"] = json!([dependency(6)]);
+        let ended = world.run().await.failed("script_failure", 1);
+        ended.shows(why).shows("artifacts of compile (6)").hides("\nnever");
+    }
+}
+
+#[tokio::test]
+async fn provenance_names_the_variables_and_tells_none_of_them() {
+    let mut world = World::new(&["echo x > file"]).await;
+    world.set("RUNNER_GENERATE_ARTIFACTS_METADATA", "true");
+    world.set("SECRET", "hunter2");
+    world.set("CI_RUNNER_ID", "42");
+    world.payload["artifacts"] = json!([
+        {"name": "app", "paths": ["file"], "artifact_format": "zip"},
+        {"name": "junit.xml", "paths": ["file"], "artifact_type": "junit", "artifact_format": "gzip"},
+    ]);
+    world.run().await.succeeded().shows("Generating artifacts statement");
+    let mut zip = zip::ZipArchive::new(Cursor::new(world.gitlab.uploads().remove(0).bytes)).expect("a zip");
+    let statement = zip.by_name("app-metadata.json").expect("an entry");
+    let statement: serde_json::Value = serde_json::from_reader(statement).expect("JSON");
+    let sum = "73cb3858a687a8494ca3323053016282f3dad39d42cf62ca4e79dda2aac7d9ac";
+    assert_eq!(statement["subject"], json!([{"name": "file", "digest": {"sha256": sum}}]));
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    let build = &statement["predicate"]["buildDefinition"];
+    let parameters = &build["externalParameters"];
+    assert_eq!((&parameters["SECRET"], &parameters["entryPoint"]), (&json!(""), &json!("build")));
+    assert_eq!(parameters["source"], "http://gitlab.test/grp/app");
+    let builder = &statement["predicate"]["runDetails"]["builder"]["id"];
+    assert_eq!(builder, "http://gitlab.test/grp/app/-/runners/42");
+    assert!(!statement.to_string().contains("hunter2"));
 }
 
 fn zip_of(name: &str, content: &str) -> Vec<u8> {

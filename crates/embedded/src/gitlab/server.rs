@@ -120,8 +120,9 @@ async fn classify(request: Request) -> (Request, Endpoint, Option<JobId>) {
     let path = request.uri().path();
     let Some(api) = path.strip_prefix("/api/v4/") else {
         let endpoint = match path {
-            _ if path.starts_with("/artifacts/") => Endpoint::ObjectStorage,
+            // First, since a project's path can be anything.
             _ if path.contains(".git/") => Endpoint::Git,
+            _ if path.starts_with("/artifacts/") => Endpoint::ObjectStorage,
             _ => Endpoint::Other,
         };
         return (request, endpoint, None);
