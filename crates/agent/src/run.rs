@@ -240,7 +240,11 @@ impl Run {
             Failure::Stopped(Stop::Canceled) => Outcome::Decided(Decision::Canceled),
             Failure::Stopped(Stop::Aborted) => Outcome::Decided(Decision::Aborted),
             Failure::Stopped(Stop::JobTimedOut) => timed_out(Duration::from_secs(self.payload.timeout_seconds())),
-            Failure::Stopped(Stop::StageTimedOut) => timed_out(self.settings.script_timeout.unwrap_or_default()),
+            Failure::Stopped(Stop::StageTimedOut) => {
+                let limit = self.settings.script_timeout.unwrap_or_default();
+                let message = format!("script timeout: {}", took_longer_than(limit));
+                Outcome::Decided(Decision::TimedOut { message })
+            }
             Failure::Stopped(Stop::SourcesTimedOut) => {
                 let limit = go_duration(Duration::from_secs(self.runner.get_sources_timeout.unwrap_or_default()));
                 let message = format!("get sources timeout: exceeded timeout of {limit}");

@@ -217,7 +217,7 @@ mod tests {
         let legacy = Frame { legacy_eval: true, ..Frame::default() };
         for shell in SHELLS {
             let output =
-                run_in(legacy, shell, &script(&["cat", "test -p /dev/stdin && echo pipe", "(exit 4)", "echo never"]));
+                run_in(legacy, shell, &script(&["cat", "test -p /dev/stdin && echo pipe", "exit 4", "echo never"]));
             assert_eq!(output.status.code(), Some(4), "{shell}");
             assert!(
                 out(&output).contains("\npipe\n") && !out(&output).contains("\nnever"),

@@ -96,7 +96,7 @@ async fn an_after_script_that_takes_too_long_is_ended_and_warned_about() {
 #[tokio::test]
 async fn a_script_that_ignores_its_end_is_killed() {
     let mut world = World::new(&["trap '' TERM", "echo $$ > pid", "while :; do sleep 1; done"]).await;
-    world.set("RUNNER_SCRIPT_TIMEOUT", "200ms");
+    world.set("RUNNER_SCRIPT_TIMEOUT", "2s");
     world.run().await.failed("job_execution_timeout", 0);
     gone(&read(world.project().join("pid"))).await;
 }

@@ -211,9 +211,8 @@ async fn what_this_runner_does_not_do_is_said() {
     let mut world = World::new(&["true"]).await;
     world.payload["image"] = json!({"name": "alpine:3.22"});
     world.payload["services"] = json!([{"name": "postgres:18"}]);
-    world.payload["cache"] = json!([{"key": "k", "paths": ["node_modules/"]}]);
     let ended = world.run().await.succeeded();
-    ended.shows("image alpine:3.22 is not used").shows("services are not started").shows("cache is ignored");
+    ended.shows("image alpine:3.22 is not used").shows("services are not started");
 }
 
 #[tokio::test]
