@@ -17,28 +17,55 @@ pub struct Block {
     before: Vec<u8>,
     content: Vec<u8>,
     last: bool,
-    done: SyncSender<Vec<u8>>,
+    into: Vec<u8>,
+    done: SyncSender<Deflated>,
+}
+
+/// What came of a block, and its content, which nobody needs any more.
+pub struct Deflated {
+    pub bytes: Vec<u8>,
+    content: Vec<u8>,
+}
+
+impl Deflated {
+    pub fn stored(bytes: Vec<u8>) -> Self {
+        Self { bytes, content: Vec::new() }
+    }
 }
 
 /// Cuts contents into blocks and gives them to the workers.
 pub struct Blocks {
     queue: Sender<Block>,
     before: Vec<u8>,
+    /// Memory that is used again: to get new pages for each block takes as long as to deflate it.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Blocks {
     pub fn new(queue: Sender<Block>) -> Self {
-        Self { queue, before: Vec::new() }
+        Self { queue, before: Vec::new(), spare: Vec::new() }
+    }
+
+    /// A buffer with something in it.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// What was written. Small buffers come fast enough from the allocator.
+    pub fn give_back(&mut self, deflated: Deflated) {
+        let large = |buffer: &Vec<u8>| buffer.capacity() >= BLOCK / 4;
+        self.spare.extend([deflated.bytes, deflated.content].into_iter().filter(large));
     }
 
     /// The next block of a content; `last` ends it. What comes of it is received when a worker had its turn.
-    pub fn add(&mut self, content: Vec<u8>, last: bool) -> Receiver<Vec<u8>> {
+    pub fn add(&mut self, content: Vec<u8>, last: bool) -> Receiver<Deflated> {
         let window = content.len().saturating_sub(WINDOW);
         let next = if last { Vec::new() } else { content[window..].to_vec() };
         let before = std::mem::replace(&mut self.before, next);
         let (done, receiver) = sync_channel(1);
+        let into = self.buffer();
         // Without workers nothing would ever come, and the receiver says so.
-        let _ = self.queue.send(Block { before, content, last, done });
+        let _ = self.queue.send(Block { before, content, last, into, done });
         receiver
     }
 }
@@ -49,29 +76,32 @@ pub fn work(queue: &Mutex<Receiver<Block>>, level: u32) {
     let mut deflate = Compress::new(Compression::new(level), false);
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(block) = next else { return };
+        let Ok(mut block) = next else { return };
+        let mut bytes = std::mem::take(&mut block.into);
+        compress(&mut deflate, &block, &mut bytes);
         // Nobody wants it any more if the archive was given up.
-        let _ = block.done.send(compressed(&mut deflate, &block));
+        let _ = block.done.send(Deflated { bytes, content: block.content });
     }
 }
 
-fn compressed(deflate: &mut Compress, block: &Block) -> Vec<u8> {
+fn compress(deflate: &mut Compress, block: &Block, out: &mut Vec<u8>) {
     deflate.reset();
     if !block.before.is_empty() {
         deflate.set_dictionary(&block.before).expect("a raw stream takes one between any two blocks");
     }
+    out.clear();
     let flush = if block.last { FlushCompress::Finish } else { FlushCompress::Sync };
     // Incompressible content grows by a few bytes.
-    let mut out = Vec::with_capacity(block.content.len() + block.content.len() / 512 + 64);
+    out.reserve(block.content.len() + block.content.len() / 512 + 64);
     let mut rest = &block.content[..];
     loop {
         let before = deflate.total_in();
-        let status = deflate.compress_vec(rest, &mut out, flush).expect("deflate takes any content");
+        let status = deflate.compress_vec(rest, out, flush).expect("deflate takes any content");
         rest = &rest[(deflate.total_in() - before) as usize..];
         // Room that is left over says that nothing is held back.
         let done = if block.last { status == Status::StreamEnd } else { rest.is_empty() && out.len() < out.capacity() };
         if done {
-            return out;
+            return;
         }
         out.reserve(BLOCK / 8);
     }
@@ -98,7 +128,7 @@ mod tests {
             let mut parts: Vec<_> = content.chunks(block).map(|part| blocks.add(part.to_vec(), false)).collect();
             parts.push(blocks.add(Vec::new(), true));
             drop(blocks);
-            parts.into_iter().flat_map(|part| part.recv().expect("a worker")).collect()
+            parts.into_iter().flat_map(|part| part.recv().expect("a worker").bytes).collect()
         })
     }
 

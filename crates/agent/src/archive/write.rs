@@ -12,7 +12,7 @@ use std::thread;
 
 use flate2::{Compression, GzBuilder};
 
-use super::deflate::{self, BLOCK, Blocks};
+use super::deflate::{self, BLOCK, Blocks, Deflated};
 use super::zip_stream::{Head, Sum, ZipStream};
 
 /// More threads only wait for the disk.
@@ -130,7 +130,7 @@ struct Part {
 
 enum Content {
     Ready(Vec<u8>),
-    Coming(Receiver<Vec<u8>>),
+    Coming(Receiver<Deflated>),
 }
 
 impl<W: Write> Packing<'_, W> {
@@ -167,7 +167,8 @@ impl<W: Write> Packing<'_, W> {
         let (mut crc, mut size, mut begins) = (crc32fast::Hasher::new(), 0, Some(head));
         loop {
             let wanted = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
-            let block = block(&mut file, wanted).map_err(|source| ArchiveError::File { path: path.into(), source })?;
+            let mut block = self.blocks.buffer();
+            read(&mut file, wanted, &mut block).map_err(|source| ArchiveError::File { path: path.into(), source })?;
             left -= block.len() as u64;
             let last = left == 0 || block.len() < wanted;
             crc.update(&block);
@@ -194,19 +195,20 @@ impl<W: Write> Packing<'_, W> {
 
     fn write_next(&mut self) -> Result<(), ArchiveError> {
         let Some(Part { begins, content, ends }) = self.parts.pop_front() else { return Ok(()) };
-        let content = match content {
-            Content::Ready(content) => content,
+        let deflated = match content {
+            Content::Ready(content) => Deflated::stored(content),
             Content::Coming(content) => {
                 content.recv().map_err(|_| ArchiveError::Into(io::Error::other("the compression broke down")))?
             }
         };
-        let zip = &mut self.zip;
+        let (zip, content) = (&mut self.zip, &deflated.bytes);
         let written = match (begins, ends) {
-            (Some(head), Some(sum)) => zip.entry(head, sum, &content),
-            (Some(head), None) => zip.begin(head).and_then(|()| zip.data(&content)),
-            (None, None) => zip.data(&content),
-            (None, Some(sum)) => zip.data(&content).and_then(|()| zip.end(sum)),
+            (Some(head), Some(sum)) => zip.entry(head, sum, content),
+            (Some(head), None) => zip.begin(head).and_then(|()| zip.data(content)),
+            (None, None) => zip.data(content),
+            (None, Some(sum)) => zip.data(content).and_then(|()| zip.end(sum)),
         };
+        self.blocks.give_back(deflated);
         written.map_err(ArchiveError::Into)
     }
 
@@ -231,8 +233,8 @@ fn head(path: &Path, metadata: &Metadata) -> Head {
 }
 
 /// So many bytes, unless the file ends before.
-fn block(file: &mut File, wanted: usize) -> io::Result<Vec<u8>> {
-    let mut block = vec![0; wanted];
+fn read(file: &mut File, wanted: usize, block: &mut Vec<u8>) -> io::Result<()> {
+    block.resize(wanted, 0);
     let mut read = 0;
     while read < wanted {
         match file.read(&mut block[read..]) {
@@ -243,7 +245,7 @@ fn block(file: &mut File, wanted: usize) -> io::Result<Vec<u8>> {
         }
     }
     block.truncate(read);
-    Ok(block)
+    Ok(())
 }
 
 /// One member per file, one after the other: each says its own name.
@@ -285,8 +287,9 @@ fn raw(project: &Path, entries: &BTreeSet<PathBuf>, mut into: impl Write) -> Res
 
 /// Tells an unreadable file from a place that takes no more.
 fn copy(path: &Path, file: &mut File, into: &mut impl Write) -> Result<(), ArchiveError> {
+    let mut block = Vec::new();
     loop {
-        let block = block(file, BLOCK).map_err(|source| ArchiveError::File { path: path.into(), source })?;
+        read(file, BLOCK, &mut block).map_err(|source| ArchiveError::File { path: path.into(), source })?;
         if block.is_empty() {
             return Ok(());
         }
