@@ -63,7 +63,7 @@ pub struct Payload {
     pub features: Features,
     /// Name of the variable → provider (protocol 3.14).
     #[serde(deserialize_with = "nullable")]
-    pub secrets: BTreeMap<String, serde_json::Value>,
+    pub secrets: BTreeMap<String, SecretEntry>,
     #[serde(deserialize_with = "nullable_list")]
     pub hooks: Vec<Hook>,
     /// GitLab Steps, double encoded (protocol 3.16); not advertised.
@@ -239,6 +239,16 @@ pub struct InputValue {
 impl fmt::Debug for InputValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "InputValue({})", self.kind)
+    }
+}
+
+/// What a variable is to hold, and who keeps it. There may be a JWT in it.
+#[derive(Clone, Deserialize)]
+pub struct SecretEntry(pub serde_json::Value);
+
+impl fmt::Debug for SecretEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretEntry")
     }
 }
 

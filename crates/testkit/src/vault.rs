@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -11,16 +12,18 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The one JWT that the server trusts, for the one role that it has.
+/// A JWT that the server trusts, whoever has it.
 pub const JWT: &str = "header.claims.signature-of-the-story";
 pub const ROLE: &str = "ci";
-/// Where the method `jwt` is mounted.
-const LOGIN: &str = "auth/jwt/login";
+/// Where the method `jwt` is mounted, and the role that it has there; the second is what GitLab's secrets manager has.
+const LOGINS: [(&str, &str); 2] = [("auth/jwt/login", ROLE), ("auth/pipeline_jwt/login", "all_pipelines")];
 
 pub struct Vault {
     url: String,
@@ -40,6 +43,8 @@ struct Inner {
     /// By API path without `v1/`, as it is stored.
     secrets: HashMap<String, Value>,
     tokens: Vec<String>,
+    /// Of an issuer of JWTs that is trusted too.
+    key: Option<String>,
     /// The status of the next answers, and for how many.
     failing: (u16, usize),
     /// Where requests are sent on to.
@@ -80,6 +85,17 @@ impl Vault {
     /// Stores a secret of version 1 of the engine, mounted at `old`.
     pub fn put_in_version_1(&self, path: &str, data: Value) {
         self.world.inner().secrets.insert(format!("old/{path}"), data);
+    }
+
+    /// Stores a secret as GitLab keeps those of a project.
+    pub fn put_for_gitlab(&self, name: &str, value: &str) {
+        let secret = json!({"data": {"value": value}, "metadata": {"version": 1}});
+        self.world.inner().secrets.insert(format!("secrets/kv/data/explicit/{name}"), secret);
+    }
+
+    /// Trusts JWTs that are signed with this key (HS256).
+    pub fn trust(&self, key: &str) {
+        self.world.inner().key = Some(key.to_owned());
     }
 
     /// The next answers have this status.
@@ -150,13 +166,13 @@ fn answer(world: &World, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
     if header("x-vault-request") != Some("true") || header("x-vault-namespace") != world.namespace {
         return Err(refusal(StatusCode::FORBIDDEN, "permission denied"));
     }
-    if path == LOGIN {
+    if let Some((_, role)) = LOGINS.iter().find(|(login, _)| *login == path) {
         if *method != Method::POST && *method != Method::PUT {
             return Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "unsupported operation"));
         }
         let data =
             serde_json::from_slice(body).map_err(|_| refusal(StatusCode::BAD_REQUEST, "failed to parse JSON"))?;
-        log_in(&data)?;
+        log_in(&data, role, inner.key.as_deref())?;
         let token = format!("hvs.{}", inner.tokens.len());
         inner.tokens.push(token.clone());
         let auth = json!({"client_token": token, "policies": ["ci"], "lease_duration": 60, "renewable": true});
@@ -164,11 +180,11 @@ fn answer(world: &World, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
     }
     match (header("x-vault-token"), header("x-vault-inline-auth-path")) {
         (Some(token), None) if inner.tokens.iter().any(|known| known == token) => {}
-        (None, Some(LOGIN)) => {
-            log_in(&inline_parameters(headers)?).map_err(|refusal| Refusal { at_login: true, ..refusal })?;
-        }
-        (None, Some(_)) => {
-            return Err(Refusal { at_login: true, ..refusal(StatusCode::FORBIDDEN, "permission denied") });
+        (None, Some(login)) => {
+            let at_login = |refusal| Refusal { at_login: true, ..refusal };
+            let role = LOGINS.iter().find(|(path, _)| *path == login).map(|(_, role)| *role);
+            let role = role.ok_or_else(|| at_login(refusal(StatusCode::FORBIDDEN, "permission denied")))?;
+            log_in(&inline_parameters(headers)?, role, inner.key.as_deref()).map_err(at_login)?;
         }
         _ => return Err(refusal(StatusCode::FORBIDDEN, "permission denied")),
     }
@@ -182,18 +198,29 @@ fn answer(world: &World, method: &Method, uri: &Uri, headers: &HeaderMap, body: 
     Ok(Json(json!({"request_id": "2", "lease_id": "", "lease_duration": 2764800, "data": data})).into_response())
 }
 
-fn log_in(data: &Value) -> Result<(), Refusal> {
+fn log_in(data: &Value, the_role: &str, key: Option<&str>) -> Result<(), Refusal> {
     let text = |name: &str| data.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let refuse = |error: &str| Err(refusal(StatusCode::BAD_REQUEST, error));
     match (text("role"), text("jwt")) {
         (None, _) => refuse("missing role"),
         (Some(_), None) => refuse("missing token"),
-        (Some(role), _) if role != ROLE => refuse(&format!("role {role:?} could not be found")),
-        (_, Some(jwt)) if jwt != JWT => {
+        (Some(role), _) if role != the_role => refuse(&format!("role {role:?} could not be found")),
+        (_, Some(jwt)) if jwt != JWT && !key.is_some_and(|key| is_signed(jwt, key)) => {
             refuse("error validating token: no known key successfully validated the token signature")
         }
         _ => Ok(()),
     }
+}
+
+fn is_signed(jwt: &str, key: &str) -> bool {
+    let Some((text, signature)) = jwt.rsplit_once('.') else { return false };
+    let claims = text.split_once('.').and_then(|(_, claims)| URL_SAFE_NO_PAD.decode(claims).ok());
+    let claims: Value = claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("a key of any length");
+    mac.update(text.as_bytes());
+    let is_genuine = URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| mac.verify_slice(&signature).is_ok());
+    is_genuine && claims["exp"].as_u64() > Some(now) && claims["sub"].is_string()
 }
 
 /// Each is `{"key": …, "value": …}` in base64 for URLs, without padding.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::artifacts::default_name;
 use super::cache_keys;
 use super::ci;
+use super::id_token;
 use super::job::Job;
 use super::release;
 use super::secrets;
@@ -42,6 +43,7 @@ pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
     let repo_url = repository_url(shared, job);
     let protected = state.is_protected(pipeline.id);
     let caches = definition.caches.iter();
+    let sign = |token: &ci::IdToken| id_token::sign(shared, state, pipeline, job, token);
     let mut payload = json!({
         "id": job.id,
         "token": job.token,
@@ -91,7 +93,7 @@ pub(super) fn of(shared: &Shared, state: &State, id: JobId) -> Option<Value> {
             "token_mask_prefixes": ["glpat-"],
             "failure_reasons": FAILURE_REASONS,
         },
-        "secrets": secrets::of_job(definition, &shared.config, &variables),
+        "secrets": secrets::of_job(definition, &shared.config, &variables, sign),
         "policy_options": {},
         "suspend_options": {},
     });

@@ -2,11 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::ci;
+use super::ci::{self, IdToken};
 use super::config::Config;
 use super::variables::{self, Entry};
 
-pub(super) fn of_job(job: &ci::Job, config: &Config, entries: &[Entry]) -> Map<String, Value> {
+/// `sign` makes a token for the job.
+pub(super) fn of_job(
+    job: &ci::Job,
+    config: &Config,
+    entries: &[Entry],
+    sign: impl Fn(&IdToken) -> String,
+) -> Map<String, Value> {
     let value = |key: &str| variables::value(entries, key).map_or(Value::Null, Value::from);
     let mut secrets = Map::new();
     for secret in &job.secrets {
@@ -44,7 +50,7 @@ pub(super) fn of_job(job: &ci::Job, config: &Config, entries: &[Entry]) -> Map<S
             _ => Value::Null,
         };
         let mut entry = match secret.provider {
-            "gitlab_secrets_manager" => json!({ secret.provider: of_gitlab(secret, config, jwt) }),
+            "gitlab_secrets_manager" => json!({ secret.provider: of_gitlab(secret, config, &sign) }),
             provider => {
                 let mut asked = secret.asked.clone();
                 asked["server"] = server;
@@ -59,8 +65,11 @@ pub(super) fn of_job(job: &ci::Job, config: &Config, entries: &[Entry]) -> Map<S
     secrets
 }
 
-/// GitLab's own manager is an OpenBao beside it; its job gives the secret's name only.
-fn of_gitlab(secret: &ci::Secret, config: &Config, jwt: Value) -> Value {
+/// GitLab's own manager is an OpenBao beside it; its job gives the secret's name only. GitLab signs the token itself, since the
+/// runner expands nothing here.
+fn of_gitlab(secret: &ci::Secret, config: &Config, sign: impl Fn(&IdToken) -> String) -> Value {
+    let audiences = config.secrets_manager_url.clone().into_iter().collect();
+    let jwt = sign(&IdToken { name: String::new(), audiences });
     json!({
         "server": {
             "url": config.secrets_manager_url,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use job::hand_over::ResolvedSecret;
 use job::outcome::Outcome;
+use job::payload::SecretEntry;
 use job::secret::SecretString;
 use job::settings::Settings;
 use job::variables::Variables;
@@ -58,12 +59,12 @@ pub async fn resolve(errand: &mut Errand<'_>) -> Result<(), End> {
 
 /// Says what will be done about each entry. One that no runner knows the provider of is left out, as GitLab's runner does.
 fn read<'a>(
-    entries: &'a BTreeMap<String, serde_json::Value>,
+    entries: &'a BTreeMap<String, SecretEntry>,
     variables: &Variables,
     log: &JobLog,
 ) -> Result<Wanted<'a>, SecretError> {
     let mut wanted = Wanted::new();
-    for (key, entry) in entries {
+    for (key, SecretEntry(entry)) in entries {
         log.say(&format!("Resolving secret {key:?}..."));
         match Secret::read(entry, &|text| variables.expand(text)) {
             Ok(Some(secret)) => {

@@ -16,6 +16,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const MOST_REDIRECTS: usize = 3;
 /// Vault keeps no larger secret; who answers more is no Vault.
 const LONGEST_ANSWER: usize = 4 << 20;
+/// Characters of a server's own words in the job's log.
+const MOST_SAID: usize = 500;
 
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
@@ -36,7 +38,8 @@ pub(super) fn http_client() -> anyhow::Result<reqwest::Client> {
         let follow = from == Some(attempt.url().origin()) && attempt.previous().len() <= MOST_REDIRECTS;
         if follow { attempt.follow() } else { attempt.stop() }
     });
-    reqwest::Client::builder()
+    gitlab::Proxies::of_environment()
+        .apply(reqwest::Client::builder())
         .tls_backend_preconfigured(tls)
         .redirect(same_host)
         .connect_timeout(CONNECT)
@@ -164,9 +167,10 @@ impl Server {
 
     /// What an answer that is no success means.
     fn refused(&self, what: &str, status: StatusCode, body: &Value) -> SecretError {
-        let said: Vec<_> = body.get("errors").and_then(Value::as_array).into_iter().flatten().collect();
-        let said: Vec<_> = said.into_iter().filter_map(Value::as_str).map(str::trim).collect();
-        let said = if said.is_empty() { String::new() } else { format!(": {}", said.join(", ")) };
+        let errors = body.get("errors").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let words: Vec<_> = errors.flat_map(str::split_whitespace).collect();
+        let said: String = words.join(" ").chars().take(MOST_SAID).collect();
+        let said = if said.is_empty() { said } else { format!(": {said}") };
         let message = format!("{self} answered {} to {what}{said}", status.as_u16());
         match status.as_u16() {
             400 | 401 | 403 | 404 => SecretError::Configuration(message),
@@ -322,6 +326,6 @@ mod tests {
             assert!(matches!(judge(status), SecretError::Unavailable(_)), "{status}");
         }
         assert!(matches!(judge(418), SecretError::Unexpected(_)));
-        assert!(judge(403).to_string().contains("permission denied"));
+        assert!(judge(403).to_string().ends_with("answered 403 to x: 1 error occurred: * permission denied"));
     }
 }

@@ -71,6 +71,28 @@ async fn secrets_of_vault_are_variables_or_files_and_are_masked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_shows_who_it_is_by_the_token_that_gitlab_signed_for_it() {
+    let vault = Vault::start().await;
+    vault.put("app/db", json!({"password": VALUE}));
+    vault.put_for_gitlab("API_KEY", "another-value");
+    let mut setup = Setup::default();
+    setup.gitlab.secrets_manager_url = Some(vault.url().to_owned());
+    let mut world = World::start(setup).await;
+    let job = format!(
+        "  variables: {{ VAULT_SERVER_URL: '{}', VAULT_AUTH_ROLE: ci }}\n  id_tokens: {{ VAULT: {{ aud: story }} }}\n  secrets:\n    \
+         PASSWORD: {{ vault: app/db/password@kv, file: false }}\n    API_KEY: {{ gitlab_secrets_manager: {{ name: API_KEY }}, file: false }}\n  \
+         script:\n    - test \"$PASSWORD $API_KEY\" = '{VALUE} another-value'",
+        vault.url()
+    );
+    let (stranger, trace) = world.run_job(&job).await;
+    assert_refused(&world, &stranger, &trace, "runner_configuration_error");
+    vault.trust(world.gitlab.id_token_key());
+    let (done, trace) = world.run_job(&job).await;
+    assert_eq!(done.status, Status::Success, "{trace}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_managers_own_lines_are_masked_too() {
     let vault = Vault::start().await;
     // What the manager says of every job that it launches.
