@@ -44,6 +44,14 @@ impl Repository {
         std::os::unix::fs::symlink(target, self.place(name)).expect("a link");
     }
 
+    /// The newest commit of another repository at this path; `.gitmodules` is written like any other file.
+    pub fn submodule(&self, path: &str, of: &Self) {
+        // With no folder in its place it would be deleted again by the next commit.
+        std::fs::create_dir_all(self.place(path)).expect("a folder");
+        let entry = format!("160000,{},{path}", of.git(&["rev-parse", "HEAD"]));
+        self.git(&["update-index", "--add", "--cacheinfo", &entry]);
+    }
+
     /// Commits everything that was written.
     pub fn commit(&self, message: &str) {
         self.git(&["add", "-A"]);

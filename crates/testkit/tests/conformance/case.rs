@@ -34,6 +34,15 @@ pub struct Case {
     pub vault: BTreeMap<String, Value>,
     #[serde(default)]
     pub files: BTreeMap<String, File>,
+    /// Commits before the one of the pipeline.
+    #[serde(default)]
+    pub earlier_commits: u32,
+    /// By its path, the project whose newest commit is there.
+    #[serde(default)]
+    pub submodules: BTreeMap<String, String>,
+    /// Other projects of the same GitLab, by their paths.
+    #[serde(default)]
+    pub projects: BTreeMap<String, Project>,
     #[serde(default, rename = "ref")]
     pub git_ref: GitRef,
     /// `sha1` or `sha256`.
@@ -120,6 +129,15 @@ impl Default for GitRef {
     fn default() -> Self {
         Self::Branch("main".to_owned())
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    #[serde(default)]
+    pub files: BTreeMap<String, File>,
+    #[serde(default)]
+    pub submodules: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -222,6 +240,8 @@ pub struct Job {
     #[serde(default)]
     pub trace_bytes_at_most: Option<u64>,
     #[serde(default)]
+    pub trace_bytes_at_least: Option<u64>,
+    #[serde(default)]
     pub artifacts: Option<Vec<Artifact>>,
 }
 
@@ -245,6 +265,9 @@ pub struct Text {
     /// Regular expressions; `^` and `$` are the ends of a line.
     #[serde(default)]
     pub matches: Vec<String>,
+    /// None of these matches anywhere.
+    #[serde(default)]
+    pub no_matches: Vec<String>,
 }
 
 #[derive(Deserialize)]

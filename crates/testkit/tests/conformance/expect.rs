@@ -67,6 +67,9 @@ fn log(expected: &Job, trace: &[u8], wrong: &mut Vec<String>) {
     if let Some(most) = expected.trace_bytes_at_most.filter(|most| trace.len() as u64 > *most) {
         wrong.push(format!("the log has {} bytes, more than {most}", trace.len()));
     }
+    if let Some(least) = expected.trace_bytes_at_least.filter(|least| (trace.len() as u64) < *least) {
+        wrong.push(format!("the log has {} bytes, fewer than {least}", trace.len()));
+    }
 }
 
 fn compare_text(expected: &Text, what: &str, text: &str, wrong: &mut Vec<String>) {
@@ -88,8 +91,11 @@ fn compare_text(expected: &Text, what: &str, text: &str, wrong: &mut Vec<String>
             }
         }
     }
-    let matches = |pattern: &&String| !lines_regex(pattern).is_match(text);
-    wrong.extend(expected.matches.iter().filter(matches).map(|pattern| format!("{what} has no match of {pattern:?}")));
+    let matches = |pattern: &&String| lines_regex(pattern).is_match(text);
+    let missing = expected.matches.iter().filter(|pattern| !matches(pattern));
+    wrong.extend(missing.map(|pattern| format!("{what} has no match of {pattern:?}")));
+    let unwanted = expected.no_matches.iter().filter(matches);
+    wrong.extend(unwanted.map(|pattern| format!("{what} has a match of {pattern:?}")));
 }
 
 fn lines_regex(pattern: &str) -> Regex {

@@ -1,5 +1,6 @@
 //! Runs one case: a GitLab of its own, a runner that takes the jobs, and what the case asks for while they run.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -80,10 +81,11 @@ fn gitlab_config(area: &str, case: &Case, runner: &Runner, vault: Option<&Vault>
     let project_path = format!("{area}/{}", case.name.replace('_', "-"));
     let mut variables: Vec<_> = case.variables.iter().map(|(key, variable)| project_variable(key, variable)).collect();
     if let Some(vault) = vault {
-        variables.push(gitlab::Variable::new("VAULT_URL", vault.url()));
-        variables.push(gitlab::Variable::new("VAULT_JWT", vault::JWT));
+        let given = [("VAULT_SERVER_URL", vault.url()), ("VAULT_AUTH_ROLE", vault::ROLE), ("VAULT_JWT", vault::JWT)];
+        variables.extend(given.map(|(key, value)| gitlab::Variable::new(key, value)));
     }
-    gitlab::Config { listen, project_path, variables, trace_interval: Duration::from_secs(1), ..Default::default() }
+    let trace_interval = Duration::from_secs(1);
+    gitlab::Config { listen, project_path, variables, trace_interval, object_storage: true, ..Default::default() }
 }
 
 fn project_variable(key: &str, variable: &Variable) -> gitlab::Variable {
@@ -104,7 +106,12 @@ async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
     for fault in &case.faults {
         gitlab.faults().add(rule(fault));
     }
-    let repository = repository(case);
+    // All of them live as long as the case: the embedded GitLab only borrows their objects.
+    let projects = projects(case);
+    for (path, repository) in &projects {
+        gitlab.serve_repository(path, repository.path()).await.expect("a project");
+    }
+    let repository = repository(case, &projects);
     let git_ref = git_ref(case, &repository);
     let pipeline = ci::load(repository.path(), Path::new(".gitlab-ci.yml"), &git_ref.context());
     let pipeline = match pipeline {
@@ -135,9 +142,38 @@ async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
     wrong
 }
 
-fn repository(case: &Case) -> Repository {
+fn repository(case: &Case, projects: &BTreeMap<String, Repository>) -> Repository {
     let repository = Repository::empty(case.object_format.as_deref().unwrap_or("sha1"));
-    for (name, file) in &case.files {
+    for number in 1..=case.earlier_commits {
+        repository.commit(&format!("Earlier commit {number}"));
+    }
+    repository.write(".gitlab-ci.yml", case.pipeline.as_bytes());
+    fill(&repository, &case.files, &case.submodules, projects);
+    repository
+}
+
+/// The other projects; one is made after those that are its submodules.
+fn projects(case: &Case) -> BTreeMap<String, Repository> {
+    let mut made = BTreeMap::new();
+    while made.len() < case.projects.len() {
+        let ready = case.projects.iter().find(|(path, project)| {
+            !made.contains_key(*path) && project.submodules.values().all(|project| made.contains_key(project))
+        });
+        let (path, project) = ready.expect("submodules are projects, and none contains itself");
+        let repository = Repository::empty("sha1");
+        fill(&repository, &project.files, &project.submodules, &made);
+        made.insert(path.clone(), repository);
+    }
+    made
+}
+
+fn fill(
+    repository: &Repository,
+    files: &BTreeMap<String, File>,
+    submodules: &BTreeMap<String, String>,
+    projects: &BTreeMap<String, Repository>,
+) {
+    for (name, file) in files {
         match file {
             File::Text(text) => repository.write(name, text.as_bytes()),
             File::Full(case::FullFile { link: Some(target), .. }) => repository.link(name, target),
@@ -149,9 +185,10 @@ fn repository(case: &Case) -> Repository {
             }
         }
     }
-    repository.write(".gitlab-ci.yml", case.pipeline.as_bytes());
+    for (path, project) in submodules {
+        repository.submodule(path, projects.get(project).expect("a submodule is a project"));
+    }
     repository.commit("A commit of the tests");
-    repository
 }
 
 /// What the pipeline runs for; a tag is made.
