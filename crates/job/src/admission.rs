@@ -37,6 +37,9 @@ pub fn admit(received: &Received, flags: &Flags) -> Result<Option<Received>, Out
     }
     let unreadable = |error: &dyn std::fmt::Display| Outcome::system(format!("the job cannot be rewritten: {error}"));
     let mut json: Json = serde_json::from_str(received.text.get()).map_err(|error| unreadable(&error))?;
+    if !json.is_object() {
+        return Err(unreadable(&"it is no object"));
+    }
     if let Some(run) = run {
         run_as_script(&mut json, &run);
     }
@@ -126,6 +129,16 @@ mod tests {
         ] {
             assert!(matches!(admit(fields), Ok(None)));
         }
+    }
+
+    #[test]
+    fn a_job_that_is_a_list_is_no_reason_to_break_down() {
+        // Serde reads the fields of a struct from a list too: the eighth are the inputs.
+        let text = r#"[1,"t",true,{},{},{},[{"key":"a","value":{"type":"string","content":"b"}}],[],[],null,[],[],[],[],{},{},[],null,{}]"#;
+        let received = Received::parse(text.as_bytes()).expect("a payload");
+        assert_eq!(received.payload.inputs.len(), 1);
+        let refused = super::admit(&received, &Flags::resolve(&received.payload, &runner()));
+        assert!(matches!(refused, Err(Outcome::SystemFailed { failure: SystemFailure::Runner, .. })));
     }
 
     #[test]

@@ -67,3 +67,23 @@ async fn the_task_has_no_token_of_the_runner_and_no_credential_of_the_manager() 
     assert!(!trace.contains("AWS_SECRET_ACCESS_KEY"), "{trace}");
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_script_starts_outlives_its_stage_in_any_kind_of_task() {
+    for definition in ["staffetta-agent", "staffetta-sshd"] {
+        let mut world = World::start(Setup { task_definition: definition, ..Setup::default() }).await;
+        // The second leaves its process group and its parent; the third its session, twice.
+        let (job, trace) = world
+            .run_job(
+                "  script:\n    - sleep 600 & echo $! > plain\n    - setsid sh -c 'sleep 600 & echo $! > daemon'\n    \
+                 - setsid setsid sh -c 'echo $$ > twice; exec sleep 600' &\n    - until test -s daemon && test -s twice; do :; done\n  \
+                 after_script:\n    - for file in plain daemon twice; do kill -0 $(cat $file) 2>/dev/null || echo \"$file is gone\"; done",
+            )
+            .await;
+        assert_eq!(job.status, Status::Success, "{definition}: {trace}");
+        for file in ["plain", "daemon", "twice"] {
+            assert!(trace.contains(&format!("{file} is gone")), "{definition}: {trace}");
+        }
+        world.end().await;
+    }
+}
