@@ -2,6 +2,9 @@
 //! Each story ends with `World::end`, which fails if a task is left.
 
 mod article;
+mod artifacts;
+mod busybox;
+mod cache;
 mod cancel;
 mod chosen_task;
 mod command_line;
@@ -21,3 +24,4 @@ mod rotation;
 mod scripts;
 mod secrets;
 mod settings;
+mod tls_proxy;

@@ -8,17 +8,12 @@ use std::time::Duration;
 use embedded::fargate::Delays;
 use embedded::gitlab::{Config, Status, Variable};
 use nix::sys::signal::Signal;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use testkit::{ManagerProcess, Setup, World, eventually, program};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
-use tokio_rustls::TlsAcceptor;
 
-const CERTIFICATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gitlab/tests/certificates");
+use crate::tls_proxy::{self, CERTIFICATES, LetsIn};
 
 /// A world with the runner dev only.
 fn one_runner() -> Setup {
@@ -126,41 +121,11 @@ async fn aws_is_called_through_the_proxy_and_an_endpoint_on_this_machine_is_not(
     world.end().await;
 }
 
-/// GitLab behind TLS, for those who show the certificate that is in the folder of certificates.
-async fn behind_mutual_tls(target: SocketAddr) -> SocketAddr {
-    let read = |name: &str| std::fs::read(format!("{CERTIFICATES}/{name}")).expect("a file");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(&read("authority.pem")).expect("a certificate")).expect("an authority");
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build();
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("protocol versions")
-        .with_client_cert_verifier(verifier.expect("a verifier"))
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(&read("server.pem")).expect("a certificate")],
-            PrivateKeyDer::from_pem_slice(&read("server.key")).expect("a key"),
-        )
-        .expect("a certificate and its key");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let (mut client, mut server) = (acceptor.accept(client).await?, TcpStream::connect(target).await?);
-                copy_bidirectional(&mut client, &mut server).await
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_certificate_opens_gitlab_to_the_manager_to_the_agent_and_to_the_job() {
     let mut world = World::without_manager(one_runner()).await;
-    let front = behind_mutual_tls(address_of(&world.gitlab.url())).await;
+    let (listener, front) = tls_proxy::listener().await;
+    tls_proxy::serve(listener, world.gitlab.address(), LetsIn::ItsOwn);
     let url = world.gitlab.url();
     let files = format!(
         "tls-ca-file = \"{CERTIFICATES}/authority.pem\"\ntls-cert-file = \"{CERTIFICATES}/server.pem\"\n\
