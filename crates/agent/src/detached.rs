@@ -151,7 +151,7 @@ pub async fn hand_over(state: &State, input: impl AsyncRead + Unpin) -> Receipt 
         deadline: unix_now().saturating_add(left.as_secs()),
         keeper: this,
         finished: false,
-        cache_renewal: message.caches.as_ref().map(|caches| caches.renewal.clone()),
+        cache_renewal: message.caches.as_ref().and_then(|caches| caches.renewal.clone()),
     };
     match state.claim(&record) {
         Ok(()) => {}

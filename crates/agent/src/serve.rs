@@ -119,7 +119,7 @@ fn usable(message: &HandOver) -> Result<Taken, String> {
     let received = Received::parse(message.payload.get().as_bytes()).map_err(|error| error.to_string())?;
     let Payload { id, token, .. } = received.payload.clone();
     let deadline = Instant::now() + remaining(&received.payload, message.elapsed_seconds);
-    let cache_renewal = message.caches.as_ref().map(|caches| caches.renewal.clone());
+    let cache_renewal = message.caches.as_ref().and_then(|caches| caches.renewal.clone());
     Ok(Taken { id, token, deadline, cache_renewal })
 }
 

@@ -66,6 +66,7 @@ pub struct Access {
 }
 
 /// Where in the store a runner keeps the caches of a project (protocol 6.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Folder(String);
 
 impl Cache {

@@ -82,7 +82,7 @@ pub struct RemoteCaches {
     pub max_archive_size: u64,
     /// What a later manager needs to sign anew: it cannot know the job's payload. Sealed, since the job's own code may be what
     /// gives it back; to the agent it is just a text.
-    pub renewal: String,
+    pub renewal: Option<String>,
 }
 
 /// What may be done with one object; none is not allowed, or cannot be signed.

@@ -5,6 +5,7 @@ pub mod driver;
 mod manager_process;
 mod moto;
 mod repository;
+mod store_front;
 mod terminal;
 pub mod vault;
 mod world;
@@ -12,6 +13,7 @@ mod world;
 pub use manager_process::ManagerProcess;
 pub use moto::Moto;
 pub use repository::Repository;
+pub use store_front::{StoreFault, StoreFront};
 pub use terminal::Terminal;
 pub use world::{ENVIRONMENTS, Setup, World};
 

@@ -119,7 +119,7 @@ impl Moto {
 }
 
 /// For loopback: it trusts nobody.
-fn client() -> reqwest::Client {
+pub(crate) fn client() -> reqwest::Client {
     let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .expect("protocol versions")

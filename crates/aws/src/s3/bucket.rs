@@ -8,8 +8,6 @@ use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::Provider::Rustls;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode::Ring;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
@@ -21,6 +19,7 @@ use super::presign::presign;
 use super::role::{self, Actions};
 use super::{S3Config, S3Keys, Signer};
 use crate::fargate::{CallError, errors};
+use crate::proxies;
 
 /// Where buckets are that do not say where they are.
 const FALLBACK: &str = "us-east-1";
@@ -55,7 +54,7 @@ pub struct Signers {
 impl Bucket {
     /// Nothing is sent yet.
     pub async fn connect(config: S3Config) -> Self {
-        let http = aws_smithy_http_client::Builder::new().tls_provider(Rustls(Ring)).build_https();
+        let http = proxies::http_client(None);
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
         let region = config.region.clone().unwrap_or_else(|| FALLBACK.to_owned());
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
@@ -69,7 +68,7 @@ impl Bucket {
             loader = loader.credentials_provider(keys);
         }
         let sdk = loader.load().await;
-        let connector = Connector::builder().tls_provider(Rustls(Ring)).build();
+        let connector = proxies::connector(config.insecure.then_some("http://"));
         Self { config, sdk, connector, region: OnceCell::new() }
     }
 

@@ -48,11 +48,12 @@ pub enum Encryption {
     /// What the bucket itself says.
     Default,
     S3,
+    /// Without a key, the account's own for S3.
     Kms {
-        key: String,
+        key: Option<String>,
     },
     DoubleKms {
-        key: String,
+        key: Option<String>,
     },
 }
 
@@ -61,18 +62,19 @@ impl Encryption {
     fn headers(&self) -> Vec<(&'static str, &str)> {
         const KIND: &str = "x-amz-server-side-encryption";
         const KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
-        match self {
-            Self::Default => Vec::new(),
-            Self::S3 => vec![(KIND, "AES256")],
-            Self::Kms { key } => vec![(KIND, "aws:kms"), (KEY, key)],
-            Self::DoubleKms { key } => vec![(KIND, "aws:kms:dsse"), (KEY, key)],
-        }
+        let kind = match self {
+            Self::Default => None,
+            Self::S3 => Some((KIND, "AES256")),
+            Self::Kms { .. } => Some((KIND, "aws:kms")),
+            Self::DoubleKms { .. } => Some((KIND, "aws:kms:dsse")),
+        };
+        kind.into_iter().chain(self.key().map(|key| (KEY, key))).collect()
     }
 
     fn key(&self) -> Option<&str> {
         match self {
             Self::Default | Self::S3 => None,
-            Self::Kms { key } | Self::DoubleKms { key } => Some(key),
+            Self::Kms { key } | Self::DoubleKms { key } => key.as_deref(),
         }
     }
 }

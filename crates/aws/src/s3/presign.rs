@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(put(Encryption::Default, "main")["x-amz-meta-cachekey"], "main");
         assert!(put(Encryption::Default, "schlüssel\r\nx: y").is_empty());
         assert_eq!(put(Encryption::S3, "a")["x-amz-server-side-encryption"], "AES256");
-        let double = put(Encryption::DoubleKms { key: "arn:key".into() }, "a");
+        let double = put(Encryption::DoubleKms { key: Some("arn:key".into()) }, "a");
         assert_eq!(double["x-amz-server-side-encryption"], "aws:kms:dsse");
         assert_eq!(double["x-amz-server-side-encryption-aws-kms-key-id"], "arn:key");
     }

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_role_is_narrowed_to_one_project() {
-        let kms = S3Config { encryption: Encryption::Kms { key: "arn:key".into() }, ..config("caches") };
+        let kms = S3Config { encryption: Encryption::Kms { key: Some("arn:key".into()) }, ..config("caches") };
         let policy = policy(&kms, "cn-north-1", "runner/abc/project/7", Actions { read: false, write: true });
         let expected = json!({"Version": "2012-10-17", "Statement": [
             {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": "arn:aws-cn:s3:::caches/runner/abc/project/7/*"},

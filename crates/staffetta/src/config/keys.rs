@@ -12,7 +12,6 @@ pub const GLOBAL_WITHOUT_EFFECT: &[(&str, &str)] = &[
 /// In a `[[runners]]` entry.
 pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("autoscaler", OTHER_EXECUTOR),
-    ("cache", "there is no cache: jobs that ask for one run without it"),
     ("custom", OTHER_EXECUTOR),
     ("docker", OTHER_EXECUTOR),
     ("experimental", "nothing experimental of GitLab's runner is offered"),
@@ -20,7 +19,6 @@ pub const RUNNER_WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("instance", OTHER_EXECUTOR),
     ("kubernetes", OTHER_EXECUTOR),
     ("machine", OTHER_EXECUTOR),
-    ("monitoring", "there is no metrics server"),
     ("parallels", OTHER_EXECUTOR),
     ("proxy_exec", "the agent masks the whole log"),
     ("referees", "there are no referees"),

@@ -4,12 +4,14 @@
 //! Same keys, same meaning. A file is taken whole or not at all: an unknown key or a wrong value is
 //! refused by name, and all mistakes are reported at once.
 
+mod cache;
 mod custom;
 pub mod ecs_toml;
 mod keys;
 mod labels;
 mod listen;
 pub mod owner;
+mod queuing;
 mod read;
 pub mod reload;
 mod runner;
@@ -28,8 +30,10 @@ use aws::fargate::FargateConfig;
 use jiff::Timestamp;
 use job::secret::SecretString;
 
+pub use cache::Cache;
 use ecs_toml::EcsToml;
 pub use listen::listen_address;
+pub use queuing::{QueuingDuration, is_exceeded};
 pub use read::{Certificates, Loaded, load};
 pub use runner::expand;
 
@@ -115,6 +119,10 @@ pub struct Runner {
     pub debug_trace_disabled: bool,
     /// Told to GitLab with every request: those of the whole file, and over them those of the entry.
     pub labels: BTreeMap<String, String>,
+    /// How long jobs may be in GitLab's queue before they are counted.
+    pub job_queuing_durations: Vec<QueuingDuration>,
+    /// None: caches stay in the task.
+    pub cache: Option<Cache>,
     pub fargate: FargateConfig,
     /// How long ECS may have no room for a task, and how long a task may then take until it lets us in.
     pub start_timeout: Duration,

@@ -9,9 +9,10 @@ use job::flags::{Effect, FLAGS, Flag};
 use job::ids::ShortToken;
 use job::secret::SecretString;
 
+use super::cache::cache;
 use super::ecs_toml::START_TIMEOUT;
 use super::section::{Found, Section};
-use super::{Outside, Runner, custom, keys, labels};
+use super::{Outside, Runner, custom, keys, labels, queuing};
 
 pub fn runner(mut section: Section, outside: &Outside) -> Runner {
     let url = url(&mut section, outside);
@@ -67,6 +68,8 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
         feature_flags: feature_flags(&mut section),
         debug_trace_disabled: section.flag("debug_trace_disabled").unwrap_or(false),
         labels: labels::labels(&mut section),
+        job_queuing_durations: queuing::queuing_durations(&mut section),
+        cache: cache(&mut section),
         fargate,
         start_timeout,
     };

@@ -251,6 +251,11 @@ impl<'r, 't> Section<'r, 't> {
         self.find(key).is_some()
     }
 
+    /// Whether the key has more than a placeholder.
+    pub fn contains_something(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|(_, value)| !is_empty(value.get_ref()))
+    }
+
     /// Whether the key has a list of texts and not one of tables.
     pub fn holds_texts(&self, key: &str) -> bool {
         let list = self.find(key).and_then(|(_, value)| value.get_ref().as_array());

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use aws::s3::{Encryption, S3Keys};
+use job::payload::JobInfo;
 use job::secret::ExposeSecret;
 use toml::de::DeTable;
 
@@ -14,7 +16,7 @@ use super::ecs_toml::EcsToml;
 use super::read::{self, load, read_into};
 use super::runner::host;
 use super::section::{CONFIG_TOML, Report};
-use super::{Loaded, Mistakes, Outside, Remark};
+use super::{Loaded, Mistakes, Outside, Remark, is_exceeded, keys};
 
 const EXAMPLE: &str = include_str!("../../../../examples/config.toml");
 
@@ -244,6 +246,101 @@ config.toml:11: `runners.fargate.clusters` is not a key of config.toml: did you 
 config.toml:12: `runners.fargate.capacity_providers.wieght` is not a key of config.toml: did you mean `weight`?"#);
 }
 
+fn with_cache(table: &str) -> String {
+    MINIMAL.replace("[runners.fargate]", &format!("{table}\n[runners.fargate]"))
+}
+
+#[test]
+fn a_store_of_caches_is_read_with_all_that_it_says() {
+    let text = with_cache(
+        r#"[runners.cache]
+Type = "s3"
+Path = "ci"
+Shared = true
+MaxUploadedArchiveSize = 7
+[runners.cache.s3]
+ServerAddress = "minio:9000"
+AccessKey = "access"
+SecretKey = "the-secret-key"
+SessionToken = "the-session-token"
+BucketName = "caches"
+BucketLocation = "eu-west-1"
+Insecure = true
+AuthenticationType = "Access-Key"
+ServerSideEncryption = "aws:kms"
+ServerSideEncryptionKeyID = "key"
+DualStack = false
+PathStyle = false
+Accelerate = true
+RoleARN = "arn:read"
+UploadRoleARN = "arn:write"
+AssumeRoleMaxConcurrency = 3"#,
+    );
+    let Loaded { config, warnings } = usable(&text);
+    let cache = config.runners[0].cache.as_ref().expect("a store");
+    assert_eq!((cache.path.as_str(), cache.shared, cache.max_archive_size), ("ci", true, 7));
+    let s3 = &cache.s3;
+    assert_eq!((s3.server_address.as_deref(), s3.bucket.as_str()), (Some("minio:9000"), "caches"));
+    assert_eq!((s3.region.as_deref(), s3.insecure, s3.dual_stack), (Some("eu-west-1"), true, false));
+    assert_eq!((s3.path_style, s3.accelerate), (Some(false), true));
+    assert_eq!(s3.encryption, Encryption::Kms { key: Some("key".into()) });
+    assert_eq!((s3.role.as_deref(), s3.upload_role.as_deref()), (Some("arn:read"), Some("arn:write")));
+    let S3Keys::Given { access_key, secret_key, session_token } = &s3.keys else { panic!("{:?}", s3.keys) };
+    let session_token = session_token.as_ref().map(ExposeSecret::expose_secret);
+    assert_eq!((access_key.as_str(), secret_key.expose_secret()), ("access", "the-secret-key"));
+    assert_eq!(session_token, Some("the-session-token"));
+    assert!(!format!("{config:?}").contains("the-se"), "secrets cannot be printed");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+#[test]
+fn a_store_without_more_than_a_bucket_has_gitlabs_defaults() {
+    let text = with_cache("cache = { Type = \"s3\", s3 = { BucketName = \"caches\" } }");
+    let Loaded { config, .. } = usable(&text);
+    let cache = config.runners[0].cache.as_ref().expect("a store");
+    assert!(!cache.shared && !cache.s3.insecure && cache.s3.dual_stack && cache.s3.path_style.is_none());
+    assert!(matches!(cache.s3.keys, S3Keys::UsualChain));
+    assert_eq!((&cache.s3.region, &cache.s3.encryption), (&None, &Encryption::Default));
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_refused_by_name() {
+    let s3 = |keys: &str| mistakes(&with_cache(&format!("cache = {{ Type = \"s3\", s3 = {{ {keys} }} }}")));
+    let told = [
+        mistakes(&with_cache(r#"cache = { Type = "gcs", gcs = { BucketName = "caches" } }"#)),
+        mistakes(&with_cache(r#"cache = { Type = "azure" }"#)),
+        mistakes(&with_cache(r#"cache = { Type = "S3" }"#)),
+        mistakes(&with_cache(r#"cache = { Type = "s3" }"#)),
+        s3(r#"AuthenticationType = "key", ServerSideEncryption = "no", Bucket = "b""#),
+        s3(r#"BucketName = "b", AuthenticationType = "access-key", AccessKey = "a""#),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @r#"
+config.toml:7: `runners.cache.Type` is "gcs": caches are kept in S3 only; Google Cloud Storage serves its protocol: Type = "s3", ServerAddress = "storage.googleapis.com" and an HMAC key
+config.toml:7: `runners.cache.Type` is "azure": caches are kept in S3 only: name a bucket with Type = "s3", or remove [runners.cache]
+config.toml:7: `runners.cache.Type` is "S3": write "s3"
+config.toml:7: `runners.cache.s3` is missing: add a [runners.cache.s3] table that names the bucket
+config.toml:7: `runners.cache.s3.AuthenticationType` must be "iam" or "access-key"
+config.toml:7: `runners.cache.s3.BucketName` is missing: name the bucket of the caches
+config.toml:7: `runners.cache.s3.ServerSideEncryption` must be "S3", "KMS" or "DSSE-KMS"
+config.toml:7: `runners.cache.s3.Bucket` is not a key of config.toml: remove it, or see examples/config.toml for the keys there are
+config.toml:7: `runners.cache.s3.SecretKey` is missing: AuthenticationType = "access-key" needs both keys"#);
+}
+
+#[test]
+fn keys_and_tables_of_caches_that_are_not_used_are_warned_about() {
+    let told = |table: &str| {
+        let warnings = usable(&with_cache(table)).warnings;
+        warnings.iter().map(Remark::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let other =
+        r#"Type = "s3", s3 = { BucketName = "b", AccessKey = "a", SecretKey = "s" }, gcs = { BucketName = "b" }"#;
+    let told = [told(r#"cache.s3 = { BucketName = "caches" }"#), told(&format!("cache = {{ {other} }}"))];
+    insta::assert_snapshot!(told.join("\n"), @r#"
+config.toml:7: `runners.cache.Type` is missing, so there is no store of caches: write Type = "s3"
+config.toml:7: AccessKey and SecretKey are not used without ServerAddress: write AuthenticationType = "access-key"
+config.toml:7: `runners.cache.gcs` is understood but has no effect: it belongs to another `Type` than s3"#);
+}
+
 #[test]
 fn what_gitlab_knows_and_staffetta_does_not_do_is_a_warning() {
     // As `gitlab-runner register` leaves a file: empty tables, and dates that say "never".
@@ -286,6 +383,44 @@ fn labels_of_a_runner_stand_over_those_of_the_file_and_are_what_gitlab_takes() {
 config.toml:3: `labels.a` is not the name of a label: 3 to 65 letters, digits, `.`, `_` or `-`, and neither `.` nor `-` first
 config.toml:4: `labels.site` must be 1 to 256 letters, digits, `.`, `_` or `-`
 config.toml:9: `runners.labels.deep` must be a text in quotes; it is 7"#);
+}
+
+#[test]
+fn what_waits_too_long_in_the_queue() {
+    let with = |entry: &str| {
+        let table = format!("[[runners.monitoring.job_queuing_durations]]\n{entry}\n[runners.fargate]");
+        MINIMAL.replace("[runners.fargate]", &table)
+    };
+    let good = "periods = [\"* * * * * * *\"]\ntimezone = \"UTC\"\nthreshold = \"10s\"";
+    let runner = usable(&with(good)).config.runners.remove(0);
+    let waited = |seconds| JobInfo { time_in_queue_seconds: seconds, ..JobInfo::default() };
+    for (seconds, expected) in [(9.0, false), (11.0, true)] {
+        assert_eq!(is_exceeded(&runner.job_queuing_durations, &waited(seconds), jiff::Timestamp::now()), expected);
+    }
+    let told = mistakes(&with(
+        "periods = [\"always\"]\ntimezone = \"Moon/Crater\"\nthreshold = \"soon\"\njobs_running_for_project = \"(\"",
+    ));
+    insta::assert_snapshot!(told, @r#"
+config.toml:8: `runners.monitoring.job_queuing_durations.periods` has "always", which is no period: write seven fields as in crontab(5), for second, minute, hour, day, month, day of the week and year, such as "* * 10-18 * * mon-fri *"
+config.toml:9: `runners.monitoring.job_queuing_durations.timezone` must be a time zone such as "Europe/Rome" that this machine knows (tzdata)
+config.toml:10: `runners.monitoring.job_queuing_durations.threshold` must be a duration such as "90s", "15m" or "1h30m"
+config.toml:11: `runners.monitoring.job_queuing_durations.jobs_running_for_project` must be a regular expression"#);
+}
+
+/// A key that the manual does not tell is not found by those who need it.
+#[test]
+fn the_manual_has_every_key() {
+    const MANUAL: &str = include_str!("../../../../docs/configuration.md");
+    let (text, without_effect) = (uncommented(EXAMPLE), [keys::GLOBAL_WITHOUT_EFFECT, keys::RUNNER_WITHOUT_EFFECT]);
+    let mut keys = BTreeSet::new();
+    keys_of(DeTable::parse(&text).unwrap().get_ref(), "", &mut keys);
+    keys.extend(without_effect.concat().iter().map(|(key, _)| (*key).to_owned()));
+    let is_free = |key: &String| key.starts_with("labels.") || key.contains(".labels.") || key.contains("FF_");
+    for key in keys.iter().filter(|key| !is_free(key)) {
+        let last = key.rsplit('.').next().unwrap();
+        let told = [format!("`{last}`"), format!(".{last}]`"), format!("`[{last}]`")];
+        assert!(told.iter().any(|told| MANUAL.contains(told)), "{key}");
+    }
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aws::fargate::{Explanation, Task, explain};
-use job::hand_over::{HandOver, Receipt, VERSION};
-use job::outcome::{Outcome, SystemFailure};
+use gitlab::{JobState, JobUpdate, Signal};
+use job::hand_over::{HandOver, Receipt, RemoteCaches, VERSION};
+use job::outcome::{Decision, Outcome, SystemFailure};
 use ssh::client::{Connection, HandOverError};
 use tracing::warn;
 
+use super::cache::Signing;
+use super::cache_renewal::Renewal;
 use super::errand::{End, Errand};
 use super::launch::Launched;
 use super::runner::Runner;
@@ -19,10 +22,12 @@ use super::watch::{self, Reached};
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 const TRY: Duration = Duration::from_secs(30);
+/// Most hand-overs take less.
+const ASK_GITLAB: Duration = Duration::from_secs(3);
 
 pub enum Handed {
     /// The job is the agent's, or may be: from here on only the end of the task tells.
-    Over(Option<Visit>),
+    Over(Visit, Option<Renewal>),
     /// The task never got as far as a hand-over.
     NotStarted(Explanation),
 }
@@ -45,14 +50,19 @@ enum Next {
 
 /// Waits for the task and gives it the job.
 pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<Handed, End> {
+    let signing = Signing::begin(errand);
     let mut connection = match watch::until_reachable(errand, launched).await? {
         Reached::Connected(connection) => connection,
         Reached::NotStarted(explanation) => return Ok(Handed::NotStarted(explanation)),
     };
     let job = errand.assigned.received.payload.id;
     errand.log.say("Handing the job over to its task");
-    let message = message(errand).await;
-    let over = Handed::Over(Visit::needed(&connection, &launched.nonce));
+    let (caches, renewal) = match signing {
+        Some(signing) => signing.end(errand, &launched.nonce).await.unzip(),
+        None => (None, None),
+    };
+    let message = message(errand, caches).await;
+    let over = Handed::Over(Visit::of(&connection, &launched.nonce), renewal.flatten());
     let give_up = Instant::now() + PATIENCE;
     let (mut may_be_over, mut had_no_receipt) = (false, false);
     let mut interruption;
@@ -64,23 +74,23 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
                 return Ok(over);
             }
             Exchanged::TaskEnded(task) => {
-                errand.log.reopen(message.trace);
+                errand.take_back(message.trace);
                 return Ok(Handed::NotStarted(explain(&task)));
             }
             Exchanged::Interrupted(end) => {
-                errand.log.reopen(message.trace);
+                errand.take_back(message.trace);
                 return Err(end);
             }
         };
         match next(answer, job) {
             Next::Over => return Ok(over),
             Next::Fail(outcome) if !may_be_over => {
-                errand.log.reopen(message.trace);
+                errand.take_back(message.trace);
                 return Err(outcome.into());
             }
             Next::Fail(_) => return Ok(over),
             Next::NoReceipt { reason } if had_no_receipt => {
-                errand.log.reopen(message.trace);
+                errand.take_back(message.trace);
                 let message = format!("the task's image cannot run the agent: {reason}");
                 return Err(Outcome::SystemFailed { failure: SystemFailure::Configuration, message }.into());
             }
@@ -95,11 +105,19 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
                 interruption = reason;
             }
         }
+        let mut task = errand.runner.fargate.watch(&launched.task);
         let again = tokio::select! {
             again = connect_again(errand.runner, launched, &connection, give_up) => again,
+            Ok(ending) = task.wait_for(Task::is_ending) => {
+                if may_be_over {
+                    return Ok(over);
+                }
+                errand.take_back(message.trace);
+                return Ok(Handed::NotStarted(explain(&ending)));
+            }
             // A job that may be the agent's is no longer the manager's to end.
-            end = errand.interrupts.next(), if !may_be_over => {
-                errand.log.reopen(message.trace);
+            end = ended(errand), if !may_be_over => {
+                errand.take_back(message.trace);
                 return Err(end);
             }
         };
@@ -108,7 +126,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
             // Reporting a job that an agent may have would kill a healthy job: the end of the task decides.
             None if may_be_over => return Ok(over),
             None => {
-                errand.log.reopen(message.trace);
+                errand.take_back(message.trace);
                 return Err(Outcome::system(format!("the hand-over failed again and again: {interruption}")).into());
             }
         }
@@ -132,8 +150,8 @@ async fn exchange(
     message: &HandOver,
     may_be_over: bool,
 ) -> Exchanged {
-    let Errand { shared, runner, interrupts, .. } = errand;
-    let mut task = runner.fargate.watch(&launched.task);
+    let shared = errand.shared.clone();
+    let mut task = errand.runner.fargate.watch(&launched.task);
     let mut answer = pin!(connection.hand_over(message, &shared.agents));
     let mut interrupted = None;
     loop {
@@ -143,13 +161,36 @@ async fn exchange(
                 _ => Exchanged::Answer(answer),
             },
             Ok(ending) = task.wait_for(Task::is_ending) => return Exchanged::TaskEnded(ending.clone()),
-            end = interrupts.next(), if !may_be_over && interrupted.is_none() => {
+            end = ended(errand), if !may_be_over && interrupted.is_none() => {
                 if !connection.may_have_handed_over() {
                     return Exchanged::Interrupted(end);
                 }
                 interrupted = Some(end);
             }
         }
+    }
+}
+
+/// Whatever ends a job whose trace is on its way to its agent. Nothing is sent of the trace meanwhile, so GitLab is asked
+/// whether somebody cancelled the job.
+async fn ended(errand: &mut Errand<'_>) -> End {
+    let Errand { runner, assigned, interrupts, .. } = errand;
+    let payload = &assigned.received.payload;
+    let update = JobUpdate { job: payload.id, token: &payload.token, state: JobState::Running, output: None };
+    let asked = async {
+        loop {
+            tokio::time::sleep(ASK_GITLAB).await;
+            let answer = runner.client.update_job(&update).await;
+            match answer.signal {
+                Signal::Abort => return End::Aborted,
+                Signal::Cancel => return Outcome::Decided(Decision::Canceled).into(),
+                Signal::Run => {}
+            }
+        }
+    };
+    tokio::select! {
+        end = interrupts.next() => end,
+        end = asked => end,
     }
 }
 
@@ -195,6 +236,8 @@ async fn connect_again(
     let target = runner.ssh_target(address, &launched.nonce, Some(before.host_key().clone()));
     // Also before the first try: a command that fails at once must not be repeated as fast as the network allows.
     while Instant::now() < give_up {
+        // The end of the task is what mostly breaks a connection.
+        runner.fargate.look_now(&launched.task.arn);
         tokio::time::sleep(PAUSE).await;
         match Connection::open(&target, TRY).await {
             Ok(connection) => return Some(connection),
@@ -208,7 +251,7 @@ async fn connect_again(
     None
 }
 
-async fn message(errand: &mut Errand<'_>) -> HandOver {
+async fn message(errand: &mut Errand<'_>, caches: Option<RemoteCaches>) -> HandOver {
     HandOver {
         version: VERSION,
         payload: errand.assigned.received.text.clone(),
@@ -216,7 +259,7 @@ async fn message(errand: &mut Errand<'_>) -> HandOver {
         runner: errand.runner.for_hand_over(&errand.shared.system_id, errand.numbers),
         trace: errand.log.hand_over().await,
         secrets: errand.secrets.clone(),
-        caches: None,
+        caches,
         elapsed_seconds: errand.started_at.elapsed().as_secs_f64(),
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws::fargate::Task;
 use gitlab::{AssignedJob, JobAccess, JobState, JobUpdate, Signal, UpdateResult};
+use jiff::Timestamp;
 use job::admission;
 use job::flags::Flags;
 use job::hand_over::RunnerSettings;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Shared;
+use super::cache_renewal::Renewal;
 use super::errand::{End, Errand, GRACE, Interrupts};
 use super::hand_over::Handed;
 use super::job_log::JobLog;
@@ -22,6 +24,7 @@ use super::runner::Runner;
 use super::slots::Slot;
 use super::supervise::{Supervised, Visit};
 use super::{finish, hand_over, launch, secrets};
+use crate::config::is_exceeded;
 use crate::metrics::Phase;
 
 /// How often a task that never got as far as the script is replaced by a new one (design, decision 11).
@@ -33,7 +36,9 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
     let admitted = admit(&mut assigned, &runner.for_hand_over(&shared.system_id, (0, 0)));
     let payload = &assigned.received.payload;
     let held = runner.state.hold(payload.id);
-    let entry = runner.metrics.received(payload, false);
+    let durations = &runner.settings.job_queuing_durations;
+    let queued_too_long = is_exceeded(durations, &payload.job_info, Timestamp::now());
+    let entry = runner.metrics.received(payload, queued_too_long);
     let access = JobAccess { id: payload.id, token: payload.token.clone() };
     let log = JobLog::open(&runner, &access, &assigned, &shared.system_id);
     let gone = CancellationToken::new();
@@ -67,7 +72,7 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
         Err(outcome) => Err(outcome.into()),
     };
     match reached {
-        Ok((task, visit)) => {
+        Ok((task, visit, renewal)) => {
             info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
             let known = payload.features.failure_reasons.clone();
             let (settings, deadline) = (errand.log.settings().clone(), errand.started_at + timeout + GRACE);
@@ -76,8 +81,17 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
             // A job of hours needs no more than its name: payload and log are the agent's now.
             drop(errand.log);
             drop(assigned);
-            let supervised =
-                Supervised { runner: runner.clone(), access, task, settings, known, deadline, visit, ours: true };
+            let supervised = Supervised {
+                runner: runner.clone(),
+                access,
+                task,
+                settings,
+                known,
+                deadline,
+                visit,
+                renewal,
+                ours: true,
+            };
             shared.supervise(supervised, (held, entry, Some(slot)));
         }
         Err(end) => {
@@ -109,7 +123,10 @@ async fn say_running(runner: Arc<Runner>, access: JobAccess, gone: CancellationT
 }
 
 /// Launches until a task takes the job. `task` holds the ARN of a task that may need stopping.
-async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Result<(Task, Option<Visit>), End> {
+async fn reach_agent(
+    errand: &mut Errand<'_>,
+    task: &mut Option<TaskArn>,
+) -> Result<(Task, Visit, Option<Renewal>), End> {
     secrets::resolve(errand).await?;
     errand.start_clock();
     errand.log.section("prepare_executor", "Preparing the \"fargate\" executor");
@@ -117,7 +134,7 @@ async fn reach_agent(errand: &mut Errand<'_>, task: &mut Option<TaskArn>) -> Res
         let launched = launch::start(errand, attempt).await?;
         *task = Some(launched.task.arn.clone());
         let failed = match hand_over::hand_over(errand, &launched).await? {
-            Handed::Over(visit) => return Ok((launched.task, visit)),
+            Handed::Over(visit, renewal) => return Ok((launched.task, visit, renewal)),
             Handed::NotStarted(explanation) => explanation,
         };
         *task = None;
@@ -159,11 +176,12 @@ pub fn adopted(
     task: Task,
     access: JobAccess,
     remaining: Duration,
-    visit: Option<Visit>,
+    visit: Visit,
+    renewal: Option<Renewal>,
     ours: bool,
 ) -> Supervised {
     // What the job's flags say is not known; GitLab's default is to stamp.
     let settings = TraceSettings { timestamps: true, ..TraceSettings::default() };
     let deadline = Instant::now() + remaining + GRACE;
-    Supervised { runner, access, task, settings, known: Vec::new(), deadline, visit, ours }
+    Supervised { runner, access, task, settings, known: Vec::new(), deadline, visit, renewal, ours }
 }

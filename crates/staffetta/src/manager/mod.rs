@@ -3,6 +3,9 @@
 //! Each file is one part of the journey. Rules are pure (`plan`, `decide`, `verdict`); what runs them
 //! is one loop per runner for polling, one pass per minute for reaping, and one straight line per job.
 
+mod cache;
+mod cache_renewal;
+mod cache_seal;
 mod errand;
 mod finish;
 mod hand_over;
@@ -365,13 +368,14 @@ async fn reap_one(shared: &Arc<Shared>, runner: &Arc<Runner>) -> Option<usize> {
                 let runner = runner.clone();
                 shared.start_job(async move { finish::stop_task(&runner, &arn, why).await });
             }
-            reap::Action::Adopt { task, job, token, remaining, visit, ours } => {
+            reap::Action::Adopt { task, job, token, remaining, visit, cache_renewal, ours } => {
                 info!(runner = %runner.settings.name, %job, task = %task.arn.id(), "found a running job of an earlier manager");
                 let held = runner.state.hold(job);
                 // A job of another manager that is alive counts there.
                 let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
-                let supervised =
-                    journey::adopted(runner.clone(), *task, JobAccess { id: job, token }, remaining, visit, ours);
+                let access = JobAccess { id: job, token };
+                let renewal = cache_renewal.and_then(|sealed| visit.opened(runner, &sealed));
+                let supervised = journey::adopted(runner.clone(), *task, access, remaining, visit, renewal, ours);
                 let entry = runner.metrics.took_up().is_with_its_agent();
                 shared.supervise(supervised, (held, entry, slot));
             }

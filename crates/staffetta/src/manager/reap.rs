@@ -53,7 +53,9 @@ pub enum Action {
         job: JobId,
         token: SecretString,
         remaining: Duration,
-        visit: Option<Visit>,
+        visit: Visit,
+        /// As the agent gave it; nothing in it is to be believed unopened.
+        cache_renewal: Option<String>,
         ours: bool,
     },
 }
@@ -76,13 +78,14 @@ fn decide(task: &Seen, held: &BTreeSet<JobId>, own: &SystemId) -> Option<Action>
     match &task.status {
         // In a user's image job code may answer in the agent's place: it may speak for its own job only.
         Some(AgentStatus::Running { job, .. }) if Some(*job) != task.job => None,
-        Some(AgentStatus::Running { job, token, remaining_seconds, .. }) => Some(Action::Adopt {
+        Some(AgentStatus::Running { job, token, remaining_seconds, cache_renewal }) => Some(Action::Adopt {
             task: Box::new(task.task.clone()),
             job: *job,
             token: token.clone(),
             // What the task says is bounded by what ECS knows: job code may say anything.
             remaining: Duration::from_secs(*remaining_seconds).min(task.left?),
-            visit: task.visit.clone(),
+            visit: task.visit.clone()?,
+            cache_renewal: cache_renewal.clone(),
             ours,
         }),
         Some(AgentStatus::Finished { .. }) => stop("its job is finished"),
@@ -158,7 +161,7 @@ async fn look(runner: Arc<Runner>, task: Task) -> Seen {
         left: deadline(&task).map(|deadline| deadline.duration_since(now).unwrap_or_default()),
         ending,
         status,
-        visit: visit.flatten(),
+        visit,
         task,
     }
 }
@@ -167,13 +170,13 @@ fn job_of(task: &Task) -> Option<JobId> {
     task.environment.get(task::JOB)?.parse().ok().map(JobId)
 }
 
-async fn ask(runner: &Runner, task: &Task) -> Option<(AgentStatus, Option<Visit>)> {
+async fn ask(runner: &Runner, task: &Task) -> Option<(AgentStatus, Visit)> {
     let nonce = task.environment.get(task::NONCE)?.parse::<Nonce>().ok()?;
     let target = runner.ssh_target(task.address?, &nonce, None);
     let connection = Connection::open(&target, Duration::from_secs(10)).await.ok()?;
     // No agent was ever sent: the task waits for its hand-over.
     let status = connection.status().await.ok()?.unwrap_or(AgentStatus::Idle);
-    Some((status, Visit::needed(&connection, &nonce)))
+    Some((status, Visit::of(&connection, &nonce)))
 }
 
 #[cfg(test)]
@@ -191,7 +194,7 @@ mod tests {
             left: Some(HOUR),
             ending: false,
             status,
-            visit: None,
+            visit: Some(Visit::made_up()),
         }
     }
 

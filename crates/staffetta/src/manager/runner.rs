@@ -14,6 +14,7 @@ use ssh::client::Target;
 use ssh::keys::{HostKey, Nonce, TaskKey};
 use tokio_util::sync::CancellationToken;
 
+use super::cache::CacheStore;
 use super::lock;
 use super::slots::RunnerSlots;
 use crate::config;
@@ -29,6 +30,8 @@ pub struct Runner {
     pub started_by: String,
     pub client: Client,
     pub fargate: Fargate,
+    /// None: caches stay in their tasks.
+    pub caches: Option<Arc<CacheStore>>,
     pub metrics: RunnerMetrics,
     /// Set when the entry left the configuration or changed: no more asking with these settings.
     pub retired: CancellationToken,
@@ -74,9 +77,10 @@ impl Runner {
         let fargate = Fargate::connect(&settings.fargate, regions)
             .await
             .with_context(|| format!("runner {:?}", settings.name))?;
+        let caches = CacheStore::connect(&settings).await;
         let started_by = started_by(&short_token);
         let retired = CancellationToken::new();
-        Ok(Self { settings, short_token, started_by, client, fargate, metrics, retired, state })
+        Ok(Self { settings, short_token, started_by, client, fargate, caches, metrics, retired, state })
     }
 
     /// The jobs of one are the jobs of the other. The token alone decides, as it does for ECS: a URL that is written

@@ -13,6 +13,8 @@ use ssh::keys::{HostKey, Nonce};
 use tokio::sync::watch::Receiver;
 use tracing::{info, warn};
 
+use super::cache_renewal::Renewal;
+use super::cache_seal;
 use super::finish::{self, Verdict};
 use super::runner::Runner;
 use super::stop::{self, Stop};
@@ -25,18 +27,24 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const VISIT_INTERVAL: Duration = Duration::from_secs(30);
 const VISIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// What it takes to ask an agent that is not its container's first process.
+/// What it takes to speak to a job's agent again.
 #[derive(Debug, Clone)]
 pub struct Visit {
     nonce: Nonce,
     host_key: HostKey,
+    /// The agent is its container's first process: its end is the end of the task.
+    agent_itself: bool,
 }
 
 impl Visit {
-    /// `None` where the end of the agent is the end of the task.
-    pub fn needed(connection: &Connection, nonce: &Nonce) -> Option<Self> {
-        let visit = Self { nonce: nonce.clone(), host_key: connection.host_key().clone() };
-        (!connection.is_agent_itself()).then_some(visit)
+    pub fn of(connection: &Connection, nonce: &Nonce) -> Self {
+        let agent_itself = connection.is_agent_itself();
+        Self { nonce: nonce.clone(), host_key: connection.host_key().clone(), agent_itself }
+    }
+
+    /// What an earlier manager left with the agent, if it was one of this runner.
+    pub fn opened(&self, runner: &Runner, sealed: &str) -> Option<Renewal> {
+        cache_seal::open(&runner.settings.token, &self.nonce, sealed)
     }
 }
 
@@ -49,7 +57,9 @@ pub struct Supervised {
     pub known: Vec<String>,
     /// By then the agent has ended the job by itself, or it is stuck.
     pub deadline: Instant,
-    pub visit: Option<Visit>,
+    pub visit: Visit,
+    /// The addresses of the job's caches end before the job may.
+    pub renewal: Option<Renewal>,
     /// Started by this manager, in this life or an earlier one; the tasks of others are never stopped by a signal.
     pub ours: bool,
 }
@@ -63,6 +73,7 @@ impl Supervised {
         let over = tokio::select! {
             over = ended(task.clone()) => Ok(over),
             why = self.visited() => Err(why),
+            never = self.caches_stay_signed() => match never {},
             () = stop::cancelled(&mut stop), if self.ours => Err("the manager was told to stop at once"),
             () = tokio::time::sleep_until(self.deadline.into()) => {
                 Err("the job was long over its time-out")
@@ -77,7 +88,7 @@ impl Supervised {
                 self.wait_for_end(task).await
             }
         };
-        match over.as_ref().map(|task| finish::verdict(task, self.visit.is_none())) {
+        match over.as_ref().map(|task| finish::verdict(task, self.visit.agent_itself)) {
             Some(Verdict::Reported) => {
                 info!(%job, task = %arn.id(), "the job ended");
                 None
@@ -90,10 +101,12 @@ impl Supervised {
     /// Asks an agent beside OpenSSH now and then; resolves when its task serves nobody any more. Job code can kill
     /// such an agent, and an image's first process may outlive its sshd.
     async fn visited(&self) -> &'static str {
-        let Some(visit) = &self.visit else { return std::future::pending().await };
+        if self.visit.agent_itself {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep(VISIT_INTERVAL).await;
-            match self.ask(visit).await {
+            match self.ask().await {
                 Some(AgentStatus::Idle) => return "its agent is gone: something in the task ended it",
                 Some(AgentStatus::Finished { .. }) => return "its job is finished",
                 // A task that does not answer may be busy; ECS and the deadline have the last word.
@@ -102,11 +115,15 @@ impl Supervised {
         }
     }
 
-    async fn ask(&self, visit: &Visit) -> Option<AgentStatus> {
+    async fn ask(&self) -> Option<AgentStatus> {
+        self.connect().await?.status().await.ok().flatten()
+    }
+
+    /// The same task must show the same host key.
+    pub(super) async fn connect(&self) -> Option<Connection> {
         let address = self.runner.fargate.watch(&self.task).borrow().address?;
-        let target = self.runner.ssh_target(address, &visit.nonce, Some(visit.host_key.clone()));
-        let connection = Connection::open(&target, VISIT_LIMIT).await.ok()?;
-        connection.status().await.ok().flatten()
+        let target = self.runner.ssh_target(address, &self.visit.nonce, Some(self.visit.host_key.clone()));
+        Connection::open(&target, VISIT_LIMIT).await.ok()
     }
 
     /// ECS is asked more often than for a running task: somebody waits.
@@ -137,5 +154,13 @@ async fn ended(mut task: Receiver<Task>) -> Task {
         Some(task) => task,
         // The describer lives as long as its runner, and the runner as long as the job.
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+impl Visit {
+    pub fn made_up() -> Self {
+        let host_key = ssh::keys::ServerKey::random().host_key();
+        Self { nonce: Nonce::random(), host_key, agent_itself: true }
     }
 }
