@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gitlab::{AssignedJob, Signal};
-use job::hand_over::ResolvedSecret;
+use job::hand_over::{ResolvedSecret, TraceSoFar};
 use job::outcome::{Decision, Outcome};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,12 @@ pub struct Errand<'a> {
 }
 
 impl Errand<'_> {
+    /// The hand-over failed: the job is the manager's again.
+    pub fn take_back(&mut self, trace: TraceSoFar) {
+        self.log.reopen(trace);
+        self.interrupts.signal = self.log.signal();
+    }
+
     /// The job's time-outs count from now on (protocol 7.1).
     pub fn start_clock(&mut self) {
         self.started_at = Instant::now();

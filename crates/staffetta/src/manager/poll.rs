@@ -128,6 +128,10 @@ pub async fn run(shared: Arc<Shared>, runner: Arc<Runner>) {
             Some(asked) = requests.join_next() => {
                 let Ok(asked) = asked else { continue };
                 health.record(asked.healthy, Instant::now());
+                if !asked.healthy && !health.may_ask(Instant::now()) {
+                    let rest = settings.unhealthy_interval;
+                    error!(runner = %settings.name, ?rest, "the runner is unhealthy and is left alone for a while; a reload ends that");
+                }
                 adaptive.record(asked.pressure);
                 not_before = Instant::now() + asked.pause(settings.strict_check_interval, shared.check_interval());
             }
