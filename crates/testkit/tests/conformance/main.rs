@@ -4,8 +4,10 @@
 //! only named, with `--quiet` only failures and the table are shown.
 
 mod case;
+mod checklist;
 mod expect;
 mod run;
+mod store;
 mod text;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/cases");
+const CHECKLIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/checklist.yaml");
 
 /// What `cargo test` may say after `--`.
 #[derive(Default)]
@@ -68,11 +71,13 @@ fn main() -> ExitCode {
         Ok(runner) => runner,
         Err(message) => return refuse(&message),
     };
+    let missing = checklist::check(Path::new(CHECKLIST), &areas);
     // A panic of a case is told with the case.
     std::panic::set_hook(Box::new(|_| {}));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let failed = runtime.block_on(run_all(areas, &arguments, runner));
-    ExitCode::from(u8::from(failed))
+    missing.iter().for_each(|line| println!("checklist: {line}"));
+    ExitCode::from(u8::from(failed || !missing.is_empty()))
 }
 
 fn refuse(message: &str) -> ExitCode {
@@ -124,7 +129,7 @@ async fn run_all(areas: Vec<Area>, arguments: &Arguments, runner: Runner) -> boo
     // A case mostly waits: for its task, and for the manager to ask again. Other runners keep files by project, and
     // share one address: one by one.
     let at_once = match runner {
-        Runner::Ours => arguments.threads.unwrap_or(2 * cores),
+        Runner::Ours => arguments.threads.unwrap_or(4 * cores),
         Runner::External(_) => 1,
     };
     let permits = Arc::new(Semaphore::new(at_once));
