@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
@@ -40,9 +40,11 @@ pub fn extract(mut archive: File, root: &Path) -> Result<usize, ExtractError> {
     if let Some(what) = something_else(&start[..read.map_err(|error| unreadable(&error))?]) {
         return Err(ExtractError::Unreadable(what.into()));
     }
-    let mut zip = ZipArchive::new(BufReader::with_capacity(BUFFER, archive)).map_err(|error| unreadable(&error))?;
+    let mut zip = ZipArchive::new(Ahead::new(archive)).map_err(|error| unreadable(&error))?;
     let root = root.canonicalize().map_err(|source| ExtractError::File { path: root.into(), source })?;
-    let mut extraction = Extraction { root: &root, inside: HashSet::new(), directories: Vec::new() };
+    let user = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let us = user.0.is_root().then(|| (user.0.as_raw(), user.1.as_raw()));
+    let mut extraction = Extraction { root: &root, us, inside: HashSet::new(), directories: Vec::new() };
     for index in 0..zip.len() {
         match zip.by_index(index).map(|mut entry| extraction.entry(&mut entry)) {
             Ok(done) => done?,
@@ -58,6 +60,45 @@ pub fn extract(mut archive: File, root: &Path) -> Result<usize, ExtractError> {
 
 /// Of reading and of copying: a large file should not be a million calls, a small one not a long read ahead.
 const BUFFER: usize = 32 * 1024;
+
+/// A file that is read ahead, and not anew for a seek within what was: a zip is a seek and a few bytes for each entry.
+struct Ahead {
+    file: BufReader<File>,
+    at: u64,
+}
+
+impl Ahead {
+    fn new(file: File) -> Self {
+        Self { file: BufReader::with_capacity(BUFFER, file), at: 0 }
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Ahead {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let offset = match to {
+            SeekFrom::Start(to) => i64::try_from(i128::from(to) - i128::from(self.at)).ok(),
+            SeekFrom::Current(offset) => Some(offset),
+            SeekFrom::End(_) => None,
+        };
+        // Negative places are left to the file to refuse.
+        match offset.and_then(|offset| Some((offset, self.at.checked_add_signed(offset)?))) {
+            Some((offset, at)) => {
+                self.file.seek_relative(offset)?;
+                self.at = at;
+            }
+            None => self.at = self.file.seek(to)?,
+        }
+        Ok(self.at)
+    }
+}
 
 /// What the first bytes say, if they are surely not those of a zip.
 fn something_else(start: &[u8]) -> Option<&'static str> {
@@ -80,6 +121,8 @@ fn reason(error: &ZipError) -> String {
 struct Extraction<'r> {
     /// Without any link on the way to it.
     root: &'r Path,
+    /// User and group, if they may give files away.
+    us: Option<(u32, u32)>,
     /// Directories that were found to be below the root. Looking costs more than writing a small file.
     inside: HashSet<PathBuf>,
     directories: Vec<Directory>,
@@ -116,12 +159,9 @@ impl Extraction<'_> {
             fs::create_dir_all(parent).map_err(failed)?;
             self.inside.insert(parent.to_owned());
         }
-        let attributes = Attributes::of(entry);
-        if self.make_room(&path, entry.is_dir()).map_err(failed)? {
-            // What was known of the directories below it is no longer true.
-            self.inside.clear();
-        }
+        let attributes = Attributes::of(entry, self.us);
         if entry.is_dir() {
+            self.make_room(&path, true).map_err(failed)?;
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
                 _ => self.directories.push(Directory { path, attributes }),
@@ -129,10 +169,17 @@ impl Extraction<'_> {
         } else if entry.is_symlink() {
             let mut target = Vec::new();
             entry.take(4096).read_to_end(&mut target).map_err(|error| corrupt(&name, &error))?;
+            self.make_room(&path, false).map_err(failed)?;
             symlink(OsStr::from_bytes(&target), &path).map_err(failed)?;
             attributes.give_away(&path);
         } else {
-            let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+            let create = || OpenOptions::new().write(true).create_new(true).open(&path);
+            let mut file = match create() {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.make_room(&path, false).and_then(|()| create()).map_err(failed)?
+                }
+                created => created.map_err(failed)?,
+            };
             copy(entry, &mut file, &name, &relative)?;
             attributes.give_away(&path);
             attributes.set(&file).map_err(failed)?;
@@ -140,15 +187,17 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Removes what stands in the way; says whether it did.
-    fn make_room(&self, path: &Path, for_directory: bool) -> io::Result<bool> {
+    /// Removes what stands in the way.
+    fn make_room(&mut self, path: &Path, for_directory: bool) -> io::Result<()> {
         match path.symlink_metadata() {
-            Ok(found) if found.is_dir() && for_directory => return Ok(false),
+            Ok(found) if found.is_dir() && for_directory => return Ok(()),
             Ok(found) if found.is_dir() => fs::remove_dir_all(path)?,
             Ok(_) => fs::remove_file(path)?,
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(()),
         }
-        Ok(true)
+        // What was known of the directories below it is no longer true.
+        self.inside.clear();
+        Ok(())
     }
 
     fn finish(self) -> Result<(), ExtractError> {
@@ -205,19 +254,19 @@ fn leads_inside(path: &Path, root: &Path) -> bool {
 }
 
 impl Attributes {
-    fn of<R: Read>(entry: &ZipFile<'_, R>) -> Self {
+    /// With an owner only if it is another one than `us`, who may give files away.
+    fn of<R: Read>(entry: &ZipFile<'_, R>, us: Option<(u32, u32)>) -> Self {
         let owner = entry.extra_data_fields().find_map(|field| match field {
             ExtraField::Custom(field) if field.header_id == UNIX_OWNER => owner(&field.data),
             _ => None,
         });
+        let owner = owner.filter(|owner| us.is_some_and(|us| us != *owner));
         Self { mode: entry.unix_mode(), modified: modified(entry), owner }
     }
 
     /// Best effort, like the time: only root can, and often nobody else needs it. Before the mode, which it would change.
     fn give_away(&self, path: &Path) {
-        if let Some((uid, gid)) = self.owner
-            && nix::unistd::geteuid().is_root()
-        {
+        if let Some((uid, gid)) = self.owner {
             let _ = lchown(path, Some(uid), Some(gid));
         }
     }
@@ -425,6 +474,28 @@ mod tests {
         let mut bytes = Vec::new();
         archive.read_to_end(&mut bytes).expect("a file");
         bytes
+    }
+
+    #[test]
+    fn reading_ahead_is_reading() {
+        let bytes: Vec<u8> = (0..3 * BUFFER).map(|at| (at % 251) as u8).collect();
+        let mut ahead = Ahead::new(holding(&bytes));
+        let end = bytes.len() as u64;
+        let places = [
+            SeekFrom::Start(10),
+            SeekFrom::Current(100),
+            SeekFrom::Start(5),
+            SeekFrom::End(-300),
+            SeekFrom::Current(-500),
+        ];
+        let expected = [10, 110 + 8, 5, end - 300, end - 300 + 8 - 500];
+        for (to, at) in places.into_iter().zip(expected) {
+            let mut eight = [0; 8];
+            assert_eq!(ahead.seek(to).expect("a place"), at);
+            ahead.read_exact(&mut eight).expect("bytes");
+            assert_eq!(eight, bytes[at as usize..at as usize + 8]);
+        }
+        assert!(ahead.seek(SeekFrom::Current(-(end as i64) * 2)).is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod fetch;
 mod packets;
 mod refspecs;
 mod store;
+mod untracked;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use checkout::checkout;
 pub use fetch::fetch;
+pub use untracked::untracked;
 
 /// What is to be fetched, and where to.
 pub struct Sources {

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::Failure;
 use super::cache_store::CacheStore;
-use super::upload_artifacts::{LIMITS, blocking, tell, untracked};
+use super::packing::{LIMITS, blocking, tell, untracked};
 use crate::archive::in_words;
 use crate::archive::select::{Wanted, select};
 use crate::archive::write::{DEFAULT_LEVEL, compression_level, write};

@@ -12,7 +12,7 @@ use job::hand_over::ObjectAddresses;
 use job::trace::line;
 use job::variables::project_path;
 
-use super::upload_artifacts::tell;
+use super::packing::tell;
 use super::{Failure, RUNNING};
 use crate::archive::expand::expand;
 use crate::run::Run;

@@ -19,6 +19,7 @@ mod cache_store;
 pub mod cleanup;
 pub mod download_artifacts;
 pub mod get_sources;
+mod packing;
 pub mod prepare;
 mod provenance;
 pub mod restore_cache;

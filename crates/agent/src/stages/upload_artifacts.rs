@@ -4,11 +4,9 @@
 //! `expire_in` and the type are passed on as they come.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,24 +15,19 @@ use jiff::Timestamp;
 use job::ids::ShortToken;
 use job::payload::Artifact;
 use job::secret::ExposeSecret;
-use job::trace::{Stream, line};
+use job::trace::line;
 use job::variables::parse_bool;
-use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use super::packing::{LIMITS, blocking, tell, untracked};
 use super::provenance::{provenance, statement};
 use super::{Failure, RUNNING};
 use crate::archive::expand::expand;
 use crate::archive::in_words;
-use crate::archive::select::{Note, Selection, Wanted, select};
+use crate::archive::select::{Selection, Wanted, select};
 use crate::archive::write::{ArchiveError, DEFAULT_LEVEL, check, compression_level, suffix, write};
-use crate::process::{self, Ended};
 use crate::run::Run;
-use crate::stop::Limits;
 use crate::workspace::Environment;
-
-/// The cancel that led here, if one did, has been heard.
-pub(super) const LIMITS: Limits = Limits { deaf_to_cancel: true, until: None };
 
 /// One part of an archive on its way, and how many of them may wait: all of the memory that an upload takes beside packing.
 const PART: usize = 64 * 1024;
@@ -245,46 +238,6 @@ fn base_name(name: &str) -> String {
     match name.trim_end_matches('/').rsplit('/').next() {
         None | Some("" | ".") => "default".into(),
         Some(base) => base.to_owned(),
-    }
-}
-
-pub(super) fn tell(run: &Run, note: &Note) {
-    match note {
-        Note::Info(text) => run.say(&format!("{text}\n")),
-        Note::Warning(text) => run.say(&line::warning(text)),
-    }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::system(format!("packing the files: {error}")))
-}
-
-/// All files that git does not track, ignored ones too. Without git there are none, and that is said.
-pub(super) async fn untracked(run: &Run, environment: &Environment) -> Result<Vec<PathBuf>, Failure> {
-    let mut command = Command::new("git");
-    command.args(["ls-files", "-o", "-z"]).current_dir(&run.workspace.project).stdin(Stdio::null());
-    command.env_clear().envs(environment);
-    let mut list = Vec::new();
-    let output = |stream, bytes: &[u8]| match stream {
-        Stream::Out => list.extend_from_slice(bytes),
-        _ => run.trace.write(Stream::Err, bytes),
-    };
-    match process::run(&mut command, run.orphans, output, run.stops.stopped(LIMITS)).await {
-        Ok(Ended::Exited(0)) => {
-            let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-            let paths = paths.map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
-            // A name with a line feed or a nested repository's directory is listed too; both are plain paths here.
-            Ok(paths.map(|path| path.components().collect::<PathBuf>()).filter(|path| path != Path::new("")).collect())
-        }
-        Ok(Ended::Stopped(stop)) => Err(Failure::Stopped(stop)),
-        Ok(Ended::Exited(code)) => {
-            run.say(&line::warning(&format!("untracked: git ls-files ended with exit code {code}")));
-            Ok(Vec::new())
-        }
-        Err(error) => {
-            run.say(&line::warning(&format!("untracked: cannot run git: {error}")));
-            Ok(Vec::new())
-        }
     }
 }
 
