@@ -39,7 +39,7 @@ conformance:
 	$(CARGO) test --locked -p testkit --test conformance -- $(CONFORMANCE)
 
 bench:
-	@scripts/install-packages demo
+	@scripts/install-packages bench
 	$(CARGO) build --locked --release -p staffetta -p agent -p testkit --bins
 	scripts/static-programs release staffetta-agent
 	target/release/bench --agent target/static/release/$(shell uname -m)/staffetta-agent $(BENCH)

@@ -3,12 +3,14 @@
 //! It measures and never judges: a number over its budget is shown as such, and the exit code stays 0.
 
 mod agent;
+mod archives;
 mod driver;
 mod latency;
 mod launches;
 mod load;
 mod processes;
 mod scene;
+mod sources;
 mod table;
 
 use std::future::Future;
@@ -39,7 +41,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
     /// Only the part of this name; more than once for several
-    #[arg(long, value_name = "PART", value_parser = ["agent", "latency", "driver", "load", "launches"])]
+    #[arg(long, value_name = "PART", value_parser = ["agent", "archives", "sources", "latency", "driver", "load", "launches"])]
     only: Vec<String>,
 }
 
@@ -60,6 +62,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let (few, loads, observed): (usize, &[usize], u64) =
         if arguments.quick { (20, &[50], 8) } else { (60, &[200, 1000], 20) };
     results.add("agent", agent::measure(&bench)).await;
+    results.add("archives", archives::measure(&bench)).await;
+    results.add("sources", sources::measure(&bench)).await;
     results.add("latency", latency::measure(&bench, few)).await;
     results.add("driver", driver::measure(&bench, few)).await;
     for jobs in loads {
