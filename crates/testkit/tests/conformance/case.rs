@@ -32,6 +32,9 @@ pub struct Case {
     /// Secrets of a Vault of the case's own, by path: see README.md.
     #[serde(default)]
     pub vault: BTreeMap<String, Value>,
+    /// A store of caches of the case's own.
+    #[serde(default)]
+    pub store: Option<Store>,
     #[serde(default)]
     pub files: BTreeMap<String, File>,
     /// Commits before the one of the pipeline.
@@ -63,6 +66,29 @@ pub struct Case {
     pub expect: BTreeMap<String, Job>,
     #[serde(default)]
     pub requests: Vec<Request>,
+}
+
+/// By the names of the objects below the project's folder.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    #[serde(default)]
+    pub before: BTreeMap<String, Stored>,
+    /// Exactly these archives, with exactly these entries.
+    #[serde(default)]
+    pub after: Option<BTreeMap<String, BTreeMap<String, Entry>>>,
+    /// Lines for `[runners.cache]`.
+    #[serde(default)]
+    pub config: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum Stored {
+    /// A zip of these files.
+    Archive(BTreeMap<String, String>),
+    /// No archive.
+    Text(String),
 }
 
 /// What must be there, or the case is skipped.

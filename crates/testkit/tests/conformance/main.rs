@@ -217,7 +217,7 @@ fn skipped(case: &Case, runner: &Runner) -> Option<String> {
     if case.differs.is_some() {
         return Some("differs on purpose".into());
     }
-    if !case.config.is_empty() {
+    if !case.config.is_empty() || case.store.is_some() {
         return Some("needs a configuration of its own".into());
     }
     let (since, version) = (case.since.as_deref()?, external.version.as_deref()?);

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::case::{self, Case, FaultKind, File, GitRef, Variable};
 use crate::expect;
+use crate::store::CaseStore;
 use crate::text;
 
 /// Who takes the jobs.
@@ -35,18 +36,29 @@ pub struct External {
 /// An empty list: the case passed.
 pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
     let vault = if case.vault.is_empty() { None } else { Some(start_vault(case).await) };
+    let store = match &case.store {
+        Some(store) => Some(CaseStore::filled(&case.name, store).await),
+        None => None,
+    };
     let config = gitlab_config(area, case, runner, vault.as_ref());
     match runner {
         Runner::Ours => {
             let setup = Setup {
                 gitlab: config,
                 global: case.config.global.clone(),
-                runner: case.config.runner.clone(),
+                runner: case.config.runner.clone() + &store.as_ref().map(CaseStore::config).unwrap_or_default(),
                 runners: vec![("dev", Vec::new())],
                 ..Setup::default()
             };
             let world = World::start(setup).await;
-            let wrong = judge(case, &world.gitlab).await;
+            let mut wrong = judge(case, &world.gitlab).await;
+            if let Some(store) = &store {
+                let differences = store.differences().await;
+                if wrong.is_empty() && !differences.is_empty() {
+                    wrong.push(logs(&world.gitlab));
+                }
+                wrong.extend(differences);
+            }
             if wrong.is_empty() {
                 world.end().await;
             }
