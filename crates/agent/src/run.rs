@@ -160,7 +160,8 @@ impl Run {
     }
 
     async fn journey(&self) -> Outcome {
-        if let Some(message) = self.refusal() {
+        // What would silently run without a part of itself is not run.
+        if let Some(message) = self.variables.refused.clone() {
             return Outcome::SystemFailed { failure: SystemFailure::Configuration, message };
         }
         for warning in &self.warnings {
@@ -170,11 +171,6 @@ impl Run {
             Ok(()) => Outcome::Succeeded,
             Err(failure) => self.outcome_of(failure),
         }
-    }
-
-    /// What would silently run without a part of itself is not run.
-    fn refusal(&self) -> Option<String> {
-        self.variables.refused.clone()
     }
 
     /// Walks the stages in GitLab's order; a failure before the script skips the scripts only.
