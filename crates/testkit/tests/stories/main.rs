@@ -18,6 +18,7 @@ mod lost_tasks;
 mod metrics;
 mod official_runner;
 mod openbao;
+mod presign;
 mod registration;
 mod restart;
 mod rotation;
