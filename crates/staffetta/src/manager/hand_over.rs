@@ -69,13 +69,10 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     loop {
         let answer = match exchange(errand, launched, &connection, &message, may_be_over).await {
             Exchanged::Answer(answer) => answer,
-            Exchanged::TaskEnded(task) if connection.may_have_handed_over() || may_be_over => {
-                warn!(%job, task = %task.arn.id(), "the task ended while the job was handed over");
-                return Ok(over);
-            }
-            Exchanged::TaskEnded(task) => {
+            Exchanged::TaskEnded(_) if connection.may_have_handed_over() || may_be_over => return Ok(over),
+            Exchanged::TaskEnded(explanation) => {
                 errand.take_back(message.trace);
-                return Ok(Handed::NotStarted(explain(&task)));
+                return Ok(Handed::NotStarted(explanation));
             }
             Exchanged::Interrupted(end) => {
                 errand.take_back(message.trace);
@@ -136,7 +133,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
 /// What one try came to.
 enum Exchanged {
     Answer(Result<Receipt, HandOverError>),
-    TaskEnded(Task),
+    TaskEnded(Explanation),
     /// No agent has the job.
     Interrupted(End),
 }
@@ -155,18 +152,20 @@ async fn exchange(
     let mut answer = pin!(connection.hand_over(message, &shared.agents));
     let mut interrupted = None;
     loop {
+        // It may have been sent to an image without agent, which has nobody who could take it.
+        if !connection.may_have_handed_over()
+            && let Some(end) = interrupted.take()
+        {
+            return Exchanged::Interrupted(end);
+        }
         tokio::select! {
             answer = &mut answer => return match interrupted {
                 Some(end) if is_still_ours(&answer) => Exchanged::Interrupted(end),
                 _ => Exchanged::Answer(answer),
             },
-            Ok(ending) = task.wait_for(Task::is_ending) => return Exchanged::TaskEnded(ending.clone()),
-            end = ended(errand), if !may_be_over && interrupted.is_none() => {
-                if !connection.may_have_handed_over() {
-                    return Exchanged::Interrupted(end);
-                }
-                interrupted = Some(end);
-            }
+            Ok(ending) = task.wait_for(Task::is_ending) => return Exchanged::TaskEnded(explain(&ending)),
+            end = ended(errand), if !may_be_over && interrupted.is_none() => interrupted = Some(end),
+            () = tokio::time::sleep(PAUSE), if interrupted.is_some() => {}
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -106,11 +108,21 @@ async fn a_task_that_ends_while_its_agent_is_silent_is_noticed_at_once() {
 async fn until_the_agent_can_have_the_job_another_task_may_take_it_and_a_cancel_ends_it() {
     let agents = tempfile::tempdir().expect("a folder");
     // The manager waits for the agent's first byte.
-    nix::unistd::mkfifo(&agents.path().join(name_of_agent()), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let pipe = agents.path().join(name_of_agent());
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let mut world = World::without_manager(Setup { task_definition: "staffetta-sshd", ..Setup::default() }).await;
     let (manager, address) = manager_with_agents(&world, agents.path()).await;
     let pipeline = world.pipeline("it: { tags: [dev], script: [echo never] }").await;
     until_handing_over(&address).await;
+    // Opens only when somebody reads; as long as it is open, the reader waits.
+    let mut writer = OpenOptions::new();
+    writer.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    let mut opened = None;
+    eventually("the manager reads the agent", || {
+        opened = writer.open(&pipe).ok();
+        opened.is_some()
+    })
+    .await;
     let first = world.fargate.tasks().pop().expect("a task").arn;
     world.fargate.kill_host(&first);
     world.until_trace("it", "Starting another task (2 of 3)").await;

@@ -79,7 +79,7 @@ fn through_proxy(config: &std::path::Path, proxy: SocketAddr) -> ManagerProcess 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_manager_the_agent_and_the_jobs_files_each_go_through_the_proxy_that_they_are_told() {
     let world = World::without_manager(one_runner()).await;
-    let gitlab = address_of(&world.gitlab.url());
+    let gitlab = address_of(world.gitlab.url());
     let (of_manager, manager_said) = recorder(gitlab).await;
     let (of_runner, runner_said) = recorder(gitlab).await;
     let (of_job, job_said) = recorder(gitlab).await;
@@ -109,7 +109,7 @@ async fn the_manager_the_agent_and_the_jobs_files_each_go_through_the_proxy_that
 #[tokio::test(flavor = "multi_thread")]
 async fn aws_is_called_through_the_proxy_and_an_endpoint_on_this_machine_is_not() {
     let world = World::without_manager(Setup::default()).await;
-    let (proxy, said) = recorder(address_of(&world.gitlab.url())).await;
+    let (proxy, said) = recorder(address_of(world.gitlab.url())).await;
     let endpoint = format!("endpoint_url = \"{}\"\n", world.fargate.url());
     // Dev is at AWS, the others are at the embedded Fargate.
     edit(&world, |text| text.replacen(&endpoint, "", 1));
