@@ -40,6 +40,8 @@ conformance:
 
 bench:
 	@scripts/install-packages bench
+	@scripts/install-aws-cli
+	@scripts/install-moto
 	$(CARGO) build --locked --release -p staffetta -p agent -p testkit --bins
 	scripts/static-programs release staffetta-agent
 	target/release/bench --agent target/static/release/$(shell uname -m)/staffetta-agent $(BENCH)

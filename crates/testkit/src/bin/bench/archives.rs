@@ -70,7 +70,7 @@ fn row(what: &str, ours: f64, theirs: f64) -> Row {
 }
 
 /// Seconds from the line with `from` to the first one after it that is the end.
-fn between(trace: &str, from: &str, end: impl Fn(&str) -> bool) -> anyhow::Result<f64> {
+pub fn between(trace: &str, from: &str, end: impl Fn(&str) -> bool) -> anyhow::Result<f64> {
     let mut lines = trace.lines().skip_while(|line| !line.contains(from));
     let begins = lines.next().with_context(|| format!("{from:?} is not in the log:\n{trace}"))?;
     let ends = lines.find(|line| end(line)).with_context(|| format!("nothing after {from:?} in the log:\n{trace}"))?;
@@ -79,7 +79,7 @@ fn between(trace: &str, from: &str, end: impl Fn(&str) -> bool) -> anyhow::Resul
 }
 
 /// Seconds of one of the other programs, as the script told them.
-fn took(trace: &str, name: &str) -> anyhow::Result<f64> {
+pub fn took(trace: &str, name: &str) -> anyhow::Result<f64> {
     let start = format!(" {name} took ");
     let times =
         trace.lines().find_map(|line| line.split_once(&start)).with_context(|| format!("{name} did not end"))?.1;

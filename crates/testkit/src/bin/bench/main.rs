@@ -4,6 +4,7 @@
 
 mod agent;
 mod archives;
+mod cache;
 mod driver;
 mod latency;
 mod launches;
@@ -41,7 +42,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
     /// Only the part of this name; more than once for several
-    #[arg(long, value_name = "PART", value_parser = ["agent", "archives", "sources", "latency", "driver", "load", "launches"])]
+    #[arg(long, value_name = "PART", value_parser = ["agent", "archives", "cache", "sources", "latency", "driver", "load", "launches"])]
     only: Vec<String>,
 }
 
@@ -63,6 +64,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         if arguments.quick { (20, &[50], 8) } else { (60, &[200, 1000], 20) };
     results.add("agent", agent::measure(&bench)).await;
     results.add("archives", archives::measure(&bench)).await;
+    results.add("cache", cache::measure(&bench)).await;
     results.add("sources", sources::measure(&bench)).await;
     results.add("latency", latency::measure(&bench, few)).await;
     results.add("driver", driver::measure(&bench, few)).await;
