@@ -23,9 +23,7 @@ pub use untracked::untracked;
 /// What is to be fetched, and where to.
 pub struct Sources {
     pub project: PathBuf,
-    /// For `.git/config`: no credentials.
-    pub url: String,
-    /// More of it.
+    /// For `.git/config`, beside what every repository has there: no credentials.
     pub settings: String,
     pub refspecs: Vec<String>,
     /// Commits of history; 0 is all.

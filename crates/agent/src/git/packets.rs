@@ -33,7 +33,7 @@ impl Packets {
             length => length,
         };
         match self.take(length - 4).await? {
-            [b'E', b'R', b'R', b' ', message @ ..] => Err(GitError::Refused(text(message).into())),
+            [b'E', b'R', b'R', b' ', message @ ..] => Err(GitError::Refused(text(message))),
             data => Ok(Packet::Data(data)),
         }
     }
@@ -75,7 +75,6 @@ fn length_of(head: &[u8]) -> Result<usize, GitError> {
     }
 }
 
-/// One line, or with `None` the given mark.
 pub fn line(text: &str) -> Vec<u8> {
     format!("{:04x}{text}\n", text.len() + 5).into_bytes()
 }

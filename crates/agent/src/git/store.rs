@@ -38,8 +38,8 @@ pub fn create(sources: &Sources) -> Result<Repository, GitError> {
     };
     let config = format!(
         "[core]\n\trepositoryFormatVersion = {version}\n\tfileMode = true\n\tbare = false\n\tlogAllRefUpdates = true\n\
-         {extensions}[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n{}",
-        sources.url, sources.settings
+         {extensions}{}",
+        sources.settings
     );
     fs::write(git.join("config"), config)?;
     // As git leaves it until something is checked out.

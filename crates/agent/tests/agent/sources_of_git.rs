@@ -243,7 +243,7 @@ async fn ssh_addresses_of_submodules_are_read_as_https_ones_where_that_is_wished
 async fn large_files_are_pulled_where_git_lfs_is_there_and_not_told_otherwise() {
     let script = ["echo smudge is ${GIT_LFS_SKIP_SMUDGE:-unset}"];
     let (mut world, repository) = world(&script, "clone").await;
-    std::fs::write(repository.path().join(".gitattributes"), "big -text diff=lfs\n# filter=lfs\n").expect("a file");
+    std::fs::write(repository.path().join(".gitattributes"), "big -text diff=lfs\nother filter=lfs\n").expect("a file");
     at_commit(&mut world, &repository.commit_all("a large file"));
     world.hide("git-lfs");
     world.run().await.succeeded().shows("WARNING: files of this repository are in Git LFS");
@@ -257,11 +257,39 @@ async fn large_files_are_pulled_where_git_lfs_is_there_and_not_told_otherwise() 
 }
 
 #[tokio::test]
+async fn git_lfs_itself_is_let_in_and_brings_the_content() {
+    let (mut world, repository) = world(&["cat big"], "clone").await;
+    let content = "much more than a pointer\n";
+    let sum = std::process::Command::new("sh")
+        .args(["-c", &format!("printf '%s' '{content}' | sha256sum | cut -d' ' -f1")])
+        .output()
+        .expect("sha256sum");
+    let oid = String::from_utf8(sum.stdout).expect("text").trim().to_owned();
+    world.gitlab.store_large_file(&oid, content.as_bytes());
+    std::fs::write(repository.path().join(".gitattributes"), "big filter=lfs diff=lfs merge=lfs -text\n")
+        .expect("a file");
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {}\n", content.len());
+    std::fs::write(repository.path().join("big"), pointer).expect("a file");
+    at_commit(&mut world, &repository.commit_all("a large file"));
+    // What an image with git-lfs has in its settings.
+    std::fs::write(
+        world.place("home/.gitconfig"),
+        "[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n\tsmudge = git-lfs smudge -- %f\n\tprocess = git-lfs filter-process\n\trequired = true\n",
+    )
+    .expect("a file");
+    world.run().await.succeeded().shows(content).hides(TOKEN);
+    assert_eq!(world.gitlab.leaks(), [""; 0]);
+}
+
+#[tokio::test]
 async fn large_files_of_submodules_are_pulled_too() {
-    let (mut world, _repository, _library) = with_library("../library.git", &["true"]).await;
+    let (mut world, repository, library) = with_library("../library.git", &["true"]).await;
     world.program("git-lfs", "echo \"git-lfs $* in $(basename $(pwd))\"");
+    library.commit(".gitattributes", "big filter=lfs\n");
+    repository.git(&["-C", "library", "pull", "-q", "origin", "main"]);
+    at_commit(&mut world, &repository.commit_all("with a library that has large files"));
     let ended = world.run().await.succeeded();
-    ended.shows("git-lfs pull in app\n").shows("Pulling LFS files...").shows("git-lfs pull in library\n");
+    ended.hides("git-lfs pull in app\n").shows("Pulling LFS files...").shows("git-lfs pull in library\n");
 }
 
 #[tokio::test]

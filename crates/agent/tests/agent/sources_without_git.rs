@@ -323,3 +323,19 @@ async fn a_link_that_an_earlier_job_left_is_not_followed() {
     assert_eq!(read(outside.join("file")), "theirs");
     assert!(!outside.join("new").exists());
 }
+
+#[tokio::test]
+async fn files_that_git_would_not_know_are_known_all_the_same() {
+    let script = ["echo ignored > .gitignore", "mkdir -p d; touch new d/ignored; echo changed > file"];
+    let (mut world, _repository) = without_git(&script, "clone").await;
+    world.payload["artifacts"] = json!([{"untracked": true}]);
+    world.run().await.succeeded().shows("untracked: found 3 files");
+    world.set("GIT_STRATEGY", "none");
+    world.payload["artifacts"] = json!([{"untracked": true, "paths": ["file"]}]);
+    std::fs::remove_dir_all(world.project().join(".git")).expect("the repository");
+    world
+        .run()
+        .await
+        .succeeded()
+        .shows("WARNING: untracked: there is no git in this image, and the index cannot be read");
+}

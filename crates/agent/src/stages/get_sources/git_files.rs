@@ -121,7 +121,7 @@ pub fn remove(temporary: &Path) -> io::Result<()> {
 }
 
 /// A value of git's configuration in quotes.
-fn value(text: &str) -> String {
+pub fn value(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 

@@ -155,17 +155,22 @@ fn checkout(run: &Run, remote: &Remote) -> String {
         let _ = writeln!(text, "git clean {}", quoted(&run.settings.clean_flags));
     }
     if !run.settings.lfs_skip_smudge {
-        // GitLab's own images for this stage have git-lfs; a job's image may not, and pointers look like files.
-        let missing = "files of this repository are in Git LFS, and this image has no git-lfs: they stay pointers";
-        let _ = write!(
-            text,
-            "if git lfs version >/dev/null 2>&1; then\ngit lfs pull\n{}\
-             elif git grep -qF filter=lfs -- ':(glob)**/.gitattributes' 2>/dev/null; then\n{}fi\n",
-            print(""),
-            print_line(&line::warning(missing))
-        );
+        text.push_str(&large_files());
     }
     text
+}
+
+/// Pulls what Git LFS has of the repository in whose directory it runs. Without any of it `git lfs pull` would still
+/// take its time to find that out.
+pub fn large_files() -> String {
+    // GitLab's own images for this stage have git-lfs; a job's image may not, and pointers look like files.
+    let missing = "files of this repository are in Git LFS, and this image has no git-lfs: they stay pointers";
+    format!(
+        "if git grep -qF filter=lfs -- ':(glob)**/.gitattributes' 2>/dev/null; then\n\
+         if git lfs version >/dev/null 2>&1; then\ngit lfs pull\n{}else\n{}fi\nfi\n",
+        print(""),
+        print_line(&line::warning(missing))
+    )
 }
 
 pub fn fetching(run: &Run) -> String {

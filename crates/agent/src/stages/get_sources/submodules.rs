@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use job::trace::line;
 
 use super::git_files::settings_file;
-use super::script::quoted;
+use super::script::{large_files, quoted};
 use crate::run::Run;
 use crate::shell::{print_line, quote};
 
@@ -51,11 +51,8 @@ pub fn submodules(run: &Run, recursive: &str) -> String {
     let include = quote(&format!("git config --replace-all include.path {}", quote(&settings_file)));
     let _ = writeln!(text, "git submodule --quiet foreach --recursive {include}");
     if !settings.lfs_skip_smudge {
-        let _ = write!(
-            text,
-            "if git lfs version >/dev/null 2>&1; then\n{}{git} {each} 'git lfs pull'\nfi\n",
-            say("Pulling LFS files...")
-        );
+        text.push_str(&say("Pulling LFS files..."));
+        let _ = writeln!(text, "{git} {each} {}", quote(&large_files()));
     }
     text
 }

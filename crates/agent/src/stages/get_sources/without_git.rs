@@ -42,10 +42,13 @@ async fn fetch_and_checkout(run: &Run, remote: &Remote) -> Result<(), Failure> {
 
     run.say(&line::info(&script::fetching(run)));
     run.say("This image has no git: the agent gets the sources by itself\n");
+    let template = fs::read_to_string(git_files::template(run).join("config")).map_err(super::not_written)?;
     let sources = Sources {
         project: run.workspace.project.clone(),
-        url: remote.url.clone(),
-        settings: fs::read_to_string(git_files::template(run).join("config")).map_err(super::not_written)?,
+        settings: format!(
+            "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n{template}",
+            git_files::value(&remote.url)
+        ),
         refspecs: git.refspecs.clone(),
         depth: git.depth,
         object_format: if git.repo_object_format.is_empty() { "sha1".into() } else { git.repo_object_format.clone() },

@@ -60,6 +60,8 @@ struct Job {
     git_moved_to: Option<String>,
     /// Packs never come.
     git_stalls: bool,
+    /// What Git LFS has, by its SHA-256.
+    large_files: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -153,6 +155,10 @@ impl FakeGitLab {
     /// Redirects git to the same path below another URL.
     pub fn move_git(&self, to: &str) {
         self.shared.job().git_moved_to = Some(to.to_owned());
+    }
+
+    pub fn store_large_file(&self, sha256: &str, content: &[u8]) {
+        self.shared.job().large_files.insert(sha256.to_owned(), content.to_vec());
     }
 
     pub fn stall_git(&self) {
@@ -299,6 +305,9 @@ async fn git(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if header("authorization") != format!("Basic {password}") {
         return (StatusCode::UNAUTHORIZED, [("WWW-Authenticate", "Basic realm=\"GitLab\"")]).into_response();
     }
+    if request.uri().path().contains("/info/lfs/") {
+        return large_files(&shared, request).await;
+    }
     let mut backend = Command::new("git");
     backend.arg("http-backend").env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1");
     backend.env("REMOTE_USER", "job").env("PATH_INFO", request.uri().path());
@@ -323,6 +332,26 @@ async fn git(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         };
     }
     response.body(Body::from(output[split + 4..].to_vec())).expect("a response")
+}
+
+/// The batch call of Git LFS, and its objects below the same path.
+async fn large_files(shared: &Shared, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    if let Some((_, oid)) = path.split_once("/info/lfs/objects/").filter(|(_, oid)| *oid != "batch") {
+        let content = shared.job().large_files.get(oid).cloned();
+        return content.map_or(StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response);
+    }
+    let host = request.headers()["host"].to_str().expect("a host").to_owned();
+    let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.expect("a body");
+    let wanted: Value = serde_json::from_slice(&body).expect("JSON");
+    let answer = |object: &Value| {
+        let oid = object["oid"].as_str().expect("an id");
+        let href = format!("http://{host}{}/{oid}", path.trim_end_matches("/batch"));
+        serde_json::json!({"oid": oid, "size": object["size"], "actions": {"download": {"href": href}}})
+    };
+    let objects: Vec<_> = wanted["objects"].as_array().expect("objects").iter().map(answer).collect();
+    let body = serde_json::json!({"transfer": "basic", "objects": objects}).to_string();
+    ([("Content-Type", "application/vnd.git-lfs+json")], body).into_response()
 }
 
 fn command_lines() -> impl Iterator<Item = String> {
