@@ -138,11 +138,11 @@ fn cut(value: String, operator: &str, lookup: &dyn Fn(&str) -> Option<String>) -
     let cut = match mark {
         "#" => {
             let mut ends = places.filter(|at| pattern.matches(&value[..*at]));
-            if longest { ends.last() } else { ends.next() }.map(|at| &value[at..])
+            if longest { ends.next_back() } else { ends.next() }.map(|at| &value[at..])
         }
         _ => {
             let mut starts = places.filter(|at| pattern.matches(&value[*at..]));
-            if longest { starts.next() } else { starts.last() }.map(|at| &value[..at])
+            if longest { starts.next() } else { starts.next_back() }.map(|at| &value[..at])
         }
     };
     Ok(cut.map_or(value.clone(), str::to_owned))
@@ -176,7 +176,7 @@ fn replaced(value: &str, operation: &str, lookup: &dyn Fn(&str) -> Option<String
             };
             right_place && pattern.matches(&value[at..*end])
         };
-        match ends.filter(fits).last().filter(|_| again) {
+        match ends.rev().find(fits).filter(|_| again) {
             Some(end) => {
                 done.push_str(&with);
                 (at, again) = (end, place == Some('/'));

@@ -66,7 +66,9 @@ async fn beside(bench: &Bench, data: &Path, what: &str) -> anyhow::Result<Vec<Ro
 }
 
 fn row(what: &str, ours: f64, theirs: f64) -> Row {
-    Row::new(what, ours / theirs, "of its time").detail(format!("{ours:.2} s beside {theirs:.2} s, both at level 5"))
+    Row::new(what, ours / theirs, "of its time")
+        .at_most(1.0)
+        .detail(format!("{ours:.2} s beside {theirs:.2} s, both at level 5"))
 }
 
 /// Seconds from the line with `from` to the first one after it that is the end.
