@@ -2,6 +2,7 @@
 
 mod arrival;
 mod artifacts;
+mod caches;
 mod ends;
 mod scripts;
 mod sources;
