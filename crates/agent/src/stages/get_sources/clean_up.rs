@@ -1,5 +1,8 @@
 //! What the last stage does about sources (protocol 7.7): nothing that git was told for this job stays.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use job::settings::{GitStrategy, Submodules};
@@ -33,7 +36,7 @@ pub async fn clean_up(run: &Run) {
 /// A script may have told git to keep what it is let in by; this token is worthless from now on.
 async fn forget_token(run: &Run) {
     let Some(host) = Remote::of(run).host() else { return };
-    if !has_program(run, "git").unwrap_or(false) {
+    if !keeps_credentials(run) || !has_program(run, "git").unwrap_or(false) {
         return;
     }
     let body = format!(
@@ -41,6 +44,15 @@ async fn forget_token(run: &Run) {
         quote(&host)
     );
     script(run, &body, false).await;
+}
+
+/// Whether the user's git may keep any: every job waits for this stage, and most have no store to be asked.
+fn keeps_credentials(run: &Run) -> bool {
+    let environment = run.workspace.environment(&run.variables, RUNNING).unwrap_or_default();
+    let home = environment.get(OsStr::new("HOME")).map(PathBuf::from).unwrap_or_default();
+    let files = ["/etc/gitconfig".into(), home.join(".gitconfig"), home.join(".config/git/config")];
+    let may_keep = |text: String| text.contains("[credential") || text.contains("[include");
+    files.iter().any(|file| fs::read_to_string(file).is_ok_and(may_keep))
 }
 
 async fn clean_project(run: &Run) -> std::io::Result<()> {

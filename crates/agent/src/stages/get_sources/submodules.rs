@@ -51,7 +51,7 @@ pub fn submodules(run: &Run, recursive: &str) -> String {
     let include = quote(&format!("git config --replace-all include.path {}", quote(&settings_file)));
     let _ = writeln!(text, "git submodule --quiet foreach --recursive {include}");
     if !settings.lfs_skip_smudge {
-        text.push_str(&say("Pulling LFS files..."));
+        let _ = writeln!(text, "if git lfs version >/dev/null 2>&1; then\n{}fi", say("Pulling LFS files..."));
         let _ = writeln!(text, "{git} {each} {}", quote(&large_files()));
     }
     text
