@@ -12,6 +12,7 @@
 
 use std::io;
 
+mod ahead;
 mod deflate;
 pub mod expand;
 pub mod extract;
