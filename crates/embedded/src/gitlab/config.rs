@@ -29,6 +29,9 @@ pub struct Config {
     pub project_path: String,
     /// Seconds that a job may take unless it says so itself; GitLab: an hour.
     pub job_timeout: Duration,
+    /// Added to the ids of jobs and pipelines: a server that takes the place of another, for the same runners, must not give
+    /// the same ids again.
+    pub first_ids: u64,
     /// How often the caches were cleared by the button; each time the keys get another number behind them.
     pub cache_index: Option<u64>,
     /// Pipelines of protected branches have caches of their own; GitLab's default.
@@ -56,6 +59,7 @@ impl Default for Config {
             object_storage: false,
             project_path: "group/project".into(),
             job_timeout: Duration::from_secs(3600),
+            first_ids: 0,
             cache_index: None,
             separated_caches: true,
             secrets_manager_url: None,

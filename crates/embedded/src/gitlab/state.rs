@@ -50,7 +50,12 @@ impl Shared {
         storage_url: Option<String>,
         directory: PathBuf,
     ) -> Self {
-        let state = State { directory: directory.join("traces"), keep_traces: config.keep_traces, ..State::default() };
+        let state = State {
+            directory: directory.join("traces"),
+            keep_traces: config.keep_traces,
+            first_ids: config.first_ids,
+            ..State::default()
+        };
         Self {
             config,
             url,
@@ -111,6 +116,7 @@ pub(super) struct State {
     /// The jobs with status pending, oldest first.
     pub queue: BTreeSet<JobId>,
     subscribers: Vec<mpsc::UnboundedSender<Event>>,
+    first_ids: u64,
     last_runner: u64,
     last_pipeline: PipelineId,
     last_job: JobId,
@@ -150,12 +156,12 @@ impl State {
     }
 
     pub(super) fn new_pipeline_id(&mut self) -> PipelineId {
-        self.last_pipeline = (self.last_pipeline + 1).max(super::FIRST_PIPELINE);
+        self.last_pipeline = (self.last_pipeline + 1).max(super::FIRST_PIPELINE + self.first_ids);
         self.last_pipeline
     }
 
     pub(super) fn new_job_id(&mut self) -> JobId {
-        self.last_job = (self.last_job + 1).max(super::FIRST_JOB);
+        self.last_job = (self.last_job + 1).max(super::FIRST_JOB + self.first_ids);
         self.last_job
     }
 

@@ -148,7 +148,7 @@ fn predefine(entries: &mut Vec<Entry>, shared: &Shared, state: &State, pipeline:
     add("CI_API_GRAPHQL_URL", &format!("{}/api/graphql", shared.url));
     add("GITLAB_FEATURES", &"");
 
-    add("CI_PIPELINE_IID", &(pipeline.id - super::FIRST_PIPELINE + 1));
+    add("CI_PIPELINE_IID", &(pipeline.id - shared.config.first_ids - super::FIRST_PIPELINE + 1));
     add("CI_PIPELINE_CREATED_AT", &rfc3339(Some(pipeline.created_at)));
     add("CI_COMMIT_SHA", &commit.sha);
     add("CI_COMMIT_SHORT_SHA", &&commit.sha[..8]);

@@ -98,6 +98,8 @@ pub enum Need {
     /// Tasks with namespaces of their own.
     Root,
     GitLfs,
+    /// A container of its own for each job.
+    Container,
     /// What only this project's runner has.
     Ours,
 }

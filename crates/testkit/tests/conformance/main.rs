@@ -119,7 +119,8 @@ fn runner() -> Result<Runner, String> {
     let token = read("CONFORMANCE_TOKEN").unwrap_or_else(|| "glrt-t1_conformance000000000".into());
     let told = serde_json::json!({ "url": format!("http://{listen}"), "token": token });
     println!("{told}");
-    Ok(Runner::External(External { listen, token, version: read("CONFORMANCE_VERSION") }))
+    let has_containers = read("CONFORMANCE_CONTAINERS").is_some();
+    Ok(Runner::External(External { listen, token, version: read("CONFORMANCE_VERSION"), has_containers }))
 }
 
 /// Whether a case failed.
@@ -129,7 +130,7 @@ async fn run_all(areas: Vec<Area>, arguments: &Arguments, runner: Runner) -> boo
     // A case mostly waits: for its task, and for the manager to ask again. Other runners keep files by project, and
     // share one address: one by one.
     let at_once = match runner {
-        Runner::Ours => arguments.threads.unwrap_or(4 * cores),
+        Runner::Ours => arguments.threads.unwrap_or(3 * cores),
         Runner::External(_) => 1,
     };
     let permits = Arc::new(Semaphore::new(at_once));
@@ -204,10 +205,14 @@ fn panic_message(error: tokio::task::JoinError) -> String {
 
 /// Why a case cannot be run here.
 fn skipped(case: &Case, runner: &Runner) -> Option<String> {
-    let is_external = matches!(runner, Runner::External(_));
+    let (is_external, has_containers) = match runner {
+        Runner::Ours => (false, true),
+        Runner::External(external) => (true, external.has_containers),
+    };
     for need in &case.needs {
         match need {
             Need::Ours if is_external => return Some("only this project's runner has it".into()),
+            Need::Container if !has_containers => return Some("needs a container for each job".into()),
             Need::Root if !nix::unistd::geteuid().is_root() => return Some("needs root".into()),
             Need::GitLfs if !is_there("git-lfs") => return Some("needs git-lfs".into()),
             _ => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use embedded::gitlab::{self, Endpoint, Fault, PipelineSource, Ref, Rule, Server, Status, ci};
 use testkit::vault::{self, Vault};
@@ -31,6 +31,8 @@ pub struct External {
     pub token: String,
     /// Its version, such as 17.7: cases of newer ones are skipped.
     pub version: Option<String>,
+    /// It gives each job a container of its own.
+    pub has_containers: bool,
 }
 
 /// An empty list: the case passed.
@@ -85,9 +87,11 @@ async fn start_vault(case: &Case) -> Vault {
 }
 
 fn gitlab_config(area: &str, case: &Case, runner: &Runner, vault: Option<&Vault>) -> gitlab::Config {
-    let listen = match runner {
-        Runner::Ours => SocketAddr::from(([127, 0, 0, 1], 0)),
-        Runner::External(external) => external.listen,
+    let (listen, first_ids) = match runner {
+        Runner::Ours => (SocketAddr::from(([127, 0, 0, 1], 0)), 0),
+        // A runner that stays takes all these servers for one, which never gives an id twice; no case has as many jobs as it
+        // takes milliseconds.
+        Runner::External(external) => (external.listen, milliseconds_of_the_clock()),
     };
     // A project of its own for each case, so that a runner that keeps folders keeps them apart.
     let project_path = format!("{area}/{}", case.name.replace('_', "-"));
@@ -96,8 +100,20 @@ fn gitlab_config(area: &str, case: &Case, runner: &Runner, vault: Option<&Vault>
         let given = [("VAULT_SERVER_URL", vault.url()), ("VAULT_AUTH_ROLE", vault::ROLE), ("VAULT_JWT", vault::JWT)];
         variables.extend(given.map(|(key, value)| gitlab::Variable::new(key, value)));
     }
-    let trace_interval = Duration::from_secs(1);
-    gitlab::Config { listen, project_path, variables, trace_interval, object_storage: true, ..Default::default() }
+    gitlab::Config {
+        listen,
+        first_ids,
+        project_path,
+        variables,
+        trace_interval: Duration::from_secs(1),
+        object_storage: true,
+        ..Default::default()
+    }
+}
+
+fn milliseconds_of_the_clock() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+    u64::try_from(since_1970.as_millis()).expect("a clock before the year 500,000,000")
 }
 
 fn project_variable(key: &str, variable: &Variable) -> gitlab::Variable {

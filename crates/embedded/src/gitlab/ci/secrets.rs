@@ -10,6 +10,9 @@ use super::{IdToken, Secret, read};
 /// The engine of a Vault that `vault: path/field` means.
 const DEFAULT_ENGINE: &str = "kv-v2";
 
+/// Reads what is asked of a provider.
+type ReadProvider = fn(&Node, &mut Mistakes) -> serde_json::Value;
+
 pub(super) fn id_tokens(node: &Node, mistakes: &mut Mistakes) -> Vec<IdToken> {
     let Some(map) = read::map(node, "id_tokens", mistakes) else { return Vec::new() };
     map.0.iter().filter_map(|entry| id_token(entry, mistakes)).collect()
@@ -31,7 +34,7 @@ pub(super) fn secrets(node: &Node, mistakes: &mut Mistakes) -> Vec<Secret> {
 }
 
 fn secret(entry: &Entry, mistakes: &mut Mistakes) -> Option<Secret> {
-    const PROVIDERS: [(&str, fn(&Node, &mut Mistakes) -> serde_json::Value); 5] = [
+    const PROVIDERS: [(&str, ReadProvider); 5] = [
         ("aws_secrets_manager", aws),
         ("azure_key_vault", |node, mistakes| fields(node, "azure_key_vault", &["name", "version"], mistakes)),
         ("gcp_secret_manager", |node, mistakes| fields(node, "gcp_secret_manager", &["name", "version"], mistakes)),
