@@ -49,7 +49,7 @@ pub struct ArtifactUpload<'a> {
 pub enum UploadError {
     #[error("{0}")]
     Forbidden(String),
-    #[error("too large archive: {0}")]
+    #[error("too large: {0}")]
     TooLarge(String),
     /// The content could not be made; GitLab has not seen the whole of it.
     #[error("{0}")]

@@ -83,7 +83,7 @@ async fn a_refused_archive_is_not_sent_again() {
     let server = Server::start(|_| full(413, &[], r#"{"message":"file size has reached maximum size limit"}"#)).await;
     let refused = upload(&server).await.expect_err("refused");
     assert!(matches!(&refused, UploadError::TooLarge(_)), "{refused}");
-    let text = "too large archive: 413 Payload Too Large: file size has reached maximum size limit";
+    let text = "too large: 413 Payload Too Large: file size has reached maximum size limit";
     assert_eq!(refused.to_string(), text);
     assert_eq!(server.seen().len(), 1);
     let server = Server::start(|_| full(403, &[], r#"{"message":"403 Forbidden"}"#)).await;

@@ -72,7 +72,7 @@ async fn an_artifact_over_the_servers_limit_fails_a_job_that_was_fine_and_no_oth
     for (name, code) in [("fine", 1), ("broken", 5)] {
         let (job, trace) = (world.job(name), world.trace(name));
         assert_eq!((job.status, job.exit_code), (Status::Failed, Some(code)), "{trace}");
-        assert!(trace.contains("too large archive: 413 Payload Too Large"), "{trace}");
+        assert!(trace.contains("too large: 413 Payload Too Large"), "{trace}");
     }
     let uploads = world.gitlab.count_requests(|request| request.status == Some(413));
     assert_eq!(uploads, 2, "what is too large is sent once");
