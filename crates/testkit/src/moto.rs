@@ -77,6 +77,11 @@ impl Moto {
         assert_eq!(answer.expect("an answer").status(), StatusCode::OK, "{key} was not stored");
     }
 
+    pub async fn remove_object(&self, bucket: &str, key: &str) {
+        let answer = self.request(Method::DELETE, &format!("{bucket}/{key}")).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{key} was not removed");
+    }
+
     /// The content of an object, if there is one of this key.
     pub async fn object(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
         let answer = self.request(Method::GET, &format!("{bucket}/{key}")).send().await.expect("an answer");

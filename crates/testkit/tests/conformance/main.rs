@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use case::{Area, Case, Need};
+use case::{Area, Case, Need, Store};
 use run::{External, Runner};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -117,10 +117,13 @@ fn runner() -> Result<Runner, String> {
     let listen = read("CONFORMANCE_LISTEN").unwrap_or_else(|| "127.0.0.1:8929".into());
     let listen: SocketAddr = listen.parse().map_err(|_| format!("CONFORMANCE_LISTEN is ADDRESS:PORT, not {listen}"))?;
     let token = read("CONFORMANCE_TOKEN").unwrap_or_else(|| "glrt-t1_conformance000000000".into());
-    let told = serde_json::json!({ "url": format!("http://{listen}"), "token": token });
+    let has_store = read("CONFORMANCE_STORE").is_some();
+    let store = has_store.then(|| testkit::Moto::shared().address());
+    let told = serde_json::json!({ "url": format!("http://{listen}"), "token": token, "store": store });
     println!("{told}");
     let has_containers = read("CONFORMANCE_CONTAINERS").is_some();
-    Ok(Runner::External(External { listen, token, version: read("CONFORMANCE_VERSION"), has_containers }))
+    let version = read("CONFORMANCE_VERSION");
+    Ok(Runner::External(External { listen, token, version, has_store, has_containers }))
 }
 
 /// Whether a case failed.
@@ -222,7 +225,8 @@ fn skipped(case: &Case, runner: &Runner) -> Option<String> {
     if case.differs.is_some() {
         return Some("differs on purpose".into());
     }
-    if !case.config.is_empty() || case.store.is_some() {
+    let can_have = |store: &Store| external.has_store && store.config.is_empty();
+    if !case.config.is_empty() || !case.store.as_ref().is_none_or(can_have) {
         return Some("needs a configuration of its own".into());
     }
     let (since, version) = (case.since.as_deref()?, external.version.as_deref()?);

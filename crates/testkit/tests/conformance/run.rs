@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::case::{self, Case, FaultKind, File, GitRef, Variable};
 use crate::expect;
-use crate::store::CaseStore;
+use crate::store::{self, CaseStore};
 use crate::text;
 
 /// Who takes the jobs.
@@ -24,6 +24,16 @@ pub enum Runner {
     External(External),
 }
 
+impl Runner {
+    /// Where the caches of a case lie. Another runner is told of one for all, when it is started.
+    fn bucket(&self, case: &Case) -> String {
+        match self {
+            Self::Ours => store::bucket_of(&case.name),
+            Self::External(_) => "conformance".into(),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct External {
     /// Every case has a GitLab of its own, one after the other, all at this address.
@@ -31,6 +41,8 @@ pub struct External {
     pub token: String,
     /// Its version, such as 17.7: cases of newer ones are skipped.
     pub version: Option<String>,
+    /// It was told of the store of caches.
+    pub has_store: bool,
     /// It gives each job a container of its own.
     pub has_containers: bool,
 }
@@ -39,7 +51,7 @@ pub struct External {
 pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
     let vault = if case.vault.is_empty() { None } else { Some(start_vault(case).await) };
     let store = match &case.store {
-        Some(store) => Some(CaseStore::filled(&case.name, store).await),
+        Some(store) => Some(CaseStore::filled(runner.bucket(case), store).await),
         None => None,
     };
     let config = gitlab_config(area, case, runner, vault.as_ref());
@@ -53,14 +65,7 @@ pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
                 ..Setup::default()
             };
             let world = World::start(setup).await;
-            let mut wrong = judge(case, &world.gitlab).await;
-            if let Some(store) = &store {
-                let differences = store.differences().await;
-                if wrong.is_empty() && !differences.is_empty() {
-                    wrong.push(logs(&world.gitlab));
-                }
-                wrong.extend(differences);
-            }
+            let wrong = judge(case, store.as_ref(), &world.gitlab).await;
             if wrong.is_empty() {
                 world.end().await;
             }
@@ -69,7 +74,7 @@ pub async fn run(area: &str, case: &Case, runner: &Runner) -> Vec<String> {
         Runner::External(external) => {
             let gitlab = gitlab::start(config).await.expect("the embedded GitLab");
             gitlab.adopt_runner(&external.token, "external", &[]);
-            let wrong = judge(case, &gitlab).await;
+            let wrong = judge(case, store.as_ref(), &gitlab).await;
             gitlab.shutdown().await;
             wrong
         }
@@ -126,7 +131,7 @@ fn project_variable(key: &str, variable: &Variable) -> gitlab::Variable {
     }
 }
 
-async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
+async fn judge(case: &Case, store: Option<&CaseStore<'_>>, gitlab: &Server) -> Vec<String> {
     if !case.payload.is_empty() {
         let fault = Fault::Payload(case.payload.clone());
         gitlab.faults().add(Rule::new(Endpoint::JobRequest, fault).times(u32::MAX));
@@ -164,6 +169,9 @@ async fn judge(case: &Case, gitlab: &Server) -> Vec<String> {
         return vec![format!("not over after {} seconds", PATIENCE.as_secs()), logs(gitlab)];
     }
     let mut wrong = expect::differences(case, gitlab);
+    if let Some(store) = store {
+        wrong.extend(store.differences().await);
+    }
     if !wrong.is_empty() {
         wrong.push(logs(gitlab));
     }

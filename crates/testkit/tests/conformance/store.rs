@@ -21,14 +21,21 @@ pub struct CaseStore<'a> {
     store: &'a Store,
 }
 
+/// A bucket of a case's own; the name of the case may be too long for one.
+pub fn bucket_of(name: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    format!("case-{:016x}", hasher.finish())
+}
+
 impl<'a> CaseStore<'a> {
-    /// `name` is that of the case.
-    pub async fn filled(name: &str, store: &'a Store) -> Self {
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        let bucket = format!("case-{:016x}", hasher.finish());
+    /// What is in the bucket already is removed.
+    pub async fn filled(bucket: String, store: &'a Store) -> Self {
         let moto = Moto::shared();
         moto.create_bucket(&bucket).await;
+        for key in moto.keys(&bucket).await {
+            moto.remove_object(&bucket, &key).await;
+        }
         for (key, stored) in &store.before {
             let content = match stored {
                 Stored::Archive(files) => archive(files),
