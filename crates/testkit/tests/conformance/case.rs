@@ -100,6 +100,8 @@ pub enum Need {
     GitLfs,
     /// A container of its own for each job.
     Container,
+    /// A runner without a store of caches.
+    NoStore,
     /// What only this project's runner has.
     Ours,
 }

@@ -222,6 +222,9 @@ fn skipped(case: &Case, runner: &Runner) -> Option<String> {
         }
     }
     let Runner::External(external) = runner else { return None };
+    if external.has_store && case.needs.contains(&Need::NoStore) {
+        return Some("needs a runner without a store".into());
+    }
     if case.differs.is_some() {
         return Some("differs on purpose".into());
     }
