@@ -121,7 +121,7 @@ impl Named {
 
     fn unless_protected(mut self) -> Self {
         if let Ok(key) = &self.key
-            && key.human.trim_end_matches(['.', ' ']).ends_with(PROTECTED)
+            && key.is_protected()
         {
             self.warnings.push(format!("CACHE_FALLBACK_KEY {:?} not allowed to end in {PROTECTED:?}", key.human));
             self.key = Err(NoKey::NotAllowed);
@@ -137,6 +137,13 @@ impl Key {
         let by_name = Place { name: human.clone(), sharded: false };
         let (place, other) = if hashed { (by_sum, by_name) } else { (by_name, by_sum) };
         Self { human, place, other }
+    }
+
+    /// A hashed key is not sanitized, but its other name is cleaned on its way to an object: what counts is where it ends.
+    fn is_protected(&self) -> bool {
+        let names = [Some(self.human.clone()), self.place.object(), self.other.object()];
+        let ends = |name: String| sanitize(&name).trim_end_matches(['.', ' ', '/']).ends_with(PROTECTED);
+        names.into_iter().flatten().any(ends)
     }
 }
 
@@ -338,6 +345,19 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn no_name_of_the_variable_is_that_of_a_protected_object(raw in r"(-protected|main|[. /\\]|%2[eEfF]){0,12}", hashed: bool) {
+            let hashed = if hashed { "1" } else { "0" };
+            let flags = [("CACHE_FALLBACK_KEY", raw.as_str()), ("FF_HASH_CACHE_KEYS", hashed)];
+            let (payload, variables) = job(json!({"key": "own"}), &flags);
+            let keys = payload.cache[0].fallback_keys(&variables).into_iter().filter_map(|named| named.key.ok());
+            for object in keys.flat_map(|key| [key.place.object(), key.other.object()]).flatten() {
+                prop_assert!(!object.ends_with(PROTECTED), "{}", object);
+            }
+        }
+    }
+
     #[test]
     fn a_cache_without_a_key_is_called_by_job_and_ref() {
         let named = own(json!({"paths": ["x"]}), &[]);
@@ -384,8 +404,21 @@ mod tests {
 
     #[test]
     fn the_variable_cannot_reach_a_protected_cache() {
-        for value in ["main-protected", "main-protected. .", "x/../main-protected/"] {
-            let (payload, variables) = job(json!({"key": "own"}), &[("CACHE_FALLBACK_KEY", value)]);
+        for (value, hashed) in [
+            ("main-protected", "0"),
+            ("main-protected. .", "0"),
+            ("x/../main-protected/", "0"),
+            ("main-protected", "1"),
+            ("main-protected/", "1"),
+            ("main-protected/.", "1"),
+            ("main-protected/. .", "1"),
+            ("main-protected/x/..", "1"),
+            ("main-protected/%2e%2e/..", "1"),
+            ("x/..//main-protected", "1"),
+            ("main-protected\\", "1"),
+        ] {
+            let flags = [("CACHE_FALLBACK_KEY", value), ("FF_HASH_CACHE_KEYS", hashed)];
+            let (payload, variables) = job(json!({"key": "own"}), &flags);
             let named = payload.cache[0].fallback_keys(&variables).pop().expect("a fallback key");
             assert_eq!(named.key, Err(NoKey::NotAllowed), "{value}");
             assert!(named.warnings.last().expect("a warning").contains("not allowed to end in \"-protected\""));
