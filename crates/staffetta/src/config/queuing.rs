@@ -47,13 +47,15 @@ pub fn queuing_durations(runner: &mut Section) -> Vec<QueuingDuration> {
 }
 
 fn one(mut section: Section) -> QueuingDuration {
+    let texts = section.words("periods");
+    if texts.is_empty() {
+        section.missing("periods", "without one the entry never applies; [\"* * * * * * *\"] is always");
+    }
     let mut periods = Vec::new();
-    if let Some(texts) = section.texts("periods") {
-        for text in &texts.value {
-            match Period::parse(text) {
-                Some(period) => periods.push(period),
-                None => section.wrong("periods", &format!("has {text:?}, {NO_PERIOD}")),
-            }
+    for text in &texts {
+        match Period::parse(text) {
+            Some(period) => periods.push(period),
+            None => section.wrong("periods", &format!("has {text:?}, {NO_PERIOD}")),
         }
     }
     let timezone = match section.filled_text("timezone") {

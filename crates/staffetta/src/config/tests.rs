@@ -405,6 +405,8 @@ config.toml:8: `runners.monitoring.job_queuing_durations.periods` has "always", 
 config.toml:9: `runners.monitoring.job_queuing_durations.timezone` must be a time zone such as "Europe/Rome" that this machine knows (tzdata)
 config.toml:10: `runners.monitoring.job_queuing_durations.threshold` must be a duration such as "90s", "15m" or "1h30m"
 config.toml:11: `runners.monitoring.job_queuing_durations.jobs_running_for_project` must be a regular expression"#);
+    let told = mistakes(&with("threshold = \"10s\""));
+    insta::assert_snapshot!(told, @r#"config.toml:7: `runners.monitoring.job_queuing_durations.periods` is missing: without one the entry never applies; ["* * * * * * *"] is always"#);
 }
 
 /// A key that the manual does not tell is not found by those who need it.
