@@ -275,7 +275,7 @@ mod tests {
     fn the_manual_names_every_variable() {
         let manual = include_str!("../../../docs/images.md");
         let names = NEEDED.map(|(name, _)| name).into_iter().chain(OPTIONAL).chain([TOKEN, TOKEN_FILE]);
-        for name in names.chain(["CA_CERTIFICATES_PATH", "CONFIG_FILE"]) {
+        for name in names.chain(["CA_CERTIFICATES_PATH", "CONFIG_FILE", "LISTEN_ADDRESS"]) {
             assert!(manual.contains(&format!("| `{name}` |")), "{name}");
         }
     }

@@ -25,6 +25,7 @@ use crate::registration::new_version::NewVersion;
   CONCURRENT                                                        jobs at once, default 10
   SSH_USER, SSH_PORT                                                default: root, 22
   CA_CERTIFICATES_PATH                                              a private authority that GitLab is trusted by
+  LISTEN_ADDRESS                                                    where metrics are served, such as :9252
 
 A config.toml that is there already is used as it is.
 

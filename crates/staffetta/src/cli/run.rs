@@ -24,12 +24,13 @@ use crate::metrics;
                    a second one stops all tasks
   SIGHUP           read the configuration again (also done when the file changes)
 
-Exit codes: 0 stopped as asked, 2 the configuration cannot be used.
+Exit codes: 0 stopped as asked; 2 could not start: the configuration or a file of TLS that it names cannot be used,
+or the port of listen_address is taken.
 
 Example:
   staffetta run --config /etc/gitlab-runner/config.toml")]
 pub struct Arguments {
-    /// GitLab's config.toml, with executor = \"fargate\"
+    /// GitLab's config.toml, with executor = "fargate"
     #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = default_config())]
     config: PathBuf,
     /// Folder with the agents that are sent into images without one [default: beside this program]
