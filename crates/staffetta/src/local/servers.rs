@@ -18,7 +18,7 @@ use crate::manager::Manager;
 const CONCURRENT: usize = 50;
 
 /// The tags of a job are the environment that it runs in. Jobs without tags run here.
-pub const UNTAGGED: &str = "local";
+const UNTAGGED: &str = "local";
 
 pub struct Servers {
     pub gitlab: gitlab::Server,

@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 /// Of one runner.
-pub const TRIO: [&str; 3] = ["runner", "runner_name", "system_id"];
+const TRIO: [&str; 3] = ["runner", "runner_name", "system_id"];
 
 const OF_JOB: &[f64] = &[30., 60., 300., 600., 1800., 3600., 7200., 10800., 18000., 36000.];
 const OF_QUEUE: &[f64] = &[1., 3., 10., 30., 60., 120., 300., 900., 1800., 3600.];

@@ -16,7 +16,7 @@ use super::{Metrics, api, gauge};
 use crate::config;
 
 /// The one way in which jobs run here; GitLab's runner has `steps` too.
-pub const MODE: &str = "traditional";
+const MODE: &str = "traditional";
 const EXECUTOR: &str = "fargate";
 
 /// A clone counts the same runner.
