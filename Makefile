@@ -33,7 +33,7 @@ test:
 
 # A table of small pipelines: crates/testkit/tests/conformance/README.md. `make test` runs it too.
 conformance:
-	@scripts/install-packages test
+	@scripts/install-packages conformance
 	@scripts/install-moto
 	$(CARGO) build --locked -p staffetta -p agent --bins
 	$(CARGO) test --locked -p testkit --test conformance -- $(CONFORMANCE)
