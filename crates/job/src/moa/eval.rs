@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use super::{Error, Expression, Operator, Part, Value, parse};
 
-/// Bytes of inputs that the expressions of one job may copy.
-const MOST_COPIED: usize = 16 << 20;
+/// Bytes that the expressions of one job may make: copies of inputs, and values written as text.
+const MOST_MADE: usize = 4 << 20;
 
 /// What expressions can refer to: `job.inputs`, each with whether it is sensitive.
 pub struct Context {
     inputs: BTreeMap<String, (Value, bool)>,
-    copied: Cell<usize>,
+    made: Cell<usize>,
 }
 
 /// One evaluation.
@@ -24,7 +24,7 @@ struct Evaluation<'a> {
 
 impl Context {
     pub fn new(inputs: BTreeMap<String, (Value, bool)>) -> Self {
-        Self { inputs, copied: Cell::new(0) }
+        Self { inputs, made: Cell::new(0) }
     }
 
     /// The text with every `${{ … }}` replaced by its value.
@@ -45,7 +45,7 @@ impl Evaluation<'_> {
         for part in parts {
             match part {
                 Part::Text(plain) => text.push_str(plain),
-                Part::Expression(expression) => text.push_str(&self.evaluate(expression)?.to_string()),
+                Part::Expression(expression) => text.push_str(&self.text(self.evaluate(expression)?)?),
             }
         }
         Ok(text)
@@ -119,15 +119,29 @@ impl Evaluation<'_> {
         Ok(Value::Object(self.context.inputs.iter().map(copy).collect::<Result<_, _>>()?))
     }
 
-    /// Text grows only by what is copied out of the inputs, so this bounds it.
     fn copy(&self, value: &Value, sensitive: bool) -> Result<Value, Error> {
-        let copied = self.context.copied.get() + value.size();
-        if copied > MOST_COPIED {
-            return wrong(format!("the inputs are used too much: they would become more than {MOST_COPIED} bytes"));
-        }
-        self.context.copied.set(copied);
+        self.make(value.size())?;
         self.sensitive.set(self.sensitive.get() || sensitive);
         Ok(value.clone())
+    }
+
+    /// Each level of arrays in text in arrays doubles the backslashes, so the text of a value is counted as made.
+    fn text(&self, value: Value) -> Result<String, Error> {
+        let text = match value {
+            Value::String(text) => return Ok(text),
+            value => value.to_string(),
+        };
+        self.make(text.len())?;
+        Ok(text)
+    }
+
+    /// Nothing else makes a value longer than what it is made of: every value is used once.
+    fn make(&self, bytes: usize) -> Result<(), Error> {
+        self.context.made.set(self.context.made.get().saturating_add(bytes));
+        if self.context.made.get() > MOST_MADE {
+            return wrong(format!("the expressions are too much: they would become more than {MOST_MADE} bytes"));
+        }
+        Ok(())
     }
 
     fn call(&self, name: &str, arguments: &[Expression]) -> Result<Value, Error> {
@@ -137,7 +151,7 @@ impl Evaluation<'_> {
             _ => return wrong(format!("`{name}` takes one value, not {}", arguments.len())),
         };
         Ok(match (name, argument) {
-            ("str", value) => Value::String(value.to_string()),
+            ("str", value) => Value::String(self.text(value)?),
             ("bool", value) => Value::Bool(value.is_truthy()),
             (_, Value::Number(number)) => Value::Number(number),
             (_, Value::String(text)) => match text.parse() {

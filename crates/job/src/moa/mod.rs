@@ -1,6 +1,6 @@
 //! Moa, the language of `${{ … }}` (GitLab's documentation, "Moa expression language"): values, and templates of them.
 //!
-//! The expressions come from jobs and are evaluated in the manager, so their depth and what they may copy are bounded.
+//! The expressions come from jobs and are evaluated in the manager, so their depth and what they may become are bounded.
 
 mod eval;
 mod parse;
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_depth_nor_copies_can_hurt_the_manager() {
+    fn neither_depth_nor_length_can_hurt_the_manager() {
         for open in ["(", "[", "!", "-", "{a:", "\"${{ "] {
             let text = format!("${{{{ {}", open.repeat(100_000));
             assert!(matches!(expand(&text), Err(Error::Syntax { what, .. }) if what.contains("too deep")), "{open}");
@@ -319,6 +319,16 @@ mod tests {
         let context = Context::new(BTreeMap::from([("big".to_owned(), (big, false))]));
         let error = context.expand(&"${{ job.inputs.big }}".repeat(100)).expect_err("100 MiB");
         assert!(error.to_string().contains("too much"), "{error}");
+        for text in [
+            // Each level doubles the backslashes.
+            format!("${{{{ {}'a'{} }}}}", "str([".repeat(30), "])".repeat(30)),
+            format!("${{{{ {}'a'{} }}}}", "[\"${{ ".repeat(20), " }}\"]".repeat(20)),
+            // Few characters that are many digits.
+            "${{ 1e308 }}".repeat(20_000),
+        ] {
+            let error = expand(&text).expect_err(&text).to_string();
+            assert!(error.contains("too much"), "{error}");
+        }
     }
 
     proptest::proptest! {
