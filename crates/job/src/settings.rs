@@ -7,6 +7,8 @@ use crate::variables::{Variables, parse_bool};
 
 /// GitLab's default for `RUNNER_AFTER_SCRIPT_TIMEOUT` (protocol 7.5).
 const AFTER_SCRIPT_TIMEOUT: Duration = Duration::from_secs(300);
+/// `CACHE_REQUEST_TIMEOUT`: no job of GitLab's may take longer than a month.
+const MOST_MINUTES: i64 = 31 * 24 * 60;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GitStrategy {
@@ -97,10 +99,7 @@ impl Settings {
             lfs_skip_smudge: reader.boolean("GIT_LFS_SKIP_SMUDGE", false),
             get_sources_attempts: reader.attempts("GET_SOURCES_ATTEMPTS"),
             restore_cache_attempts: reader.attempts("RESTORE_CACHE_ATTEMPTS"),
-            cache_request_timeout: {
-                let minutes = u64::try_from(reader.number("CACHE_REQUEST_TIMEOUT", 10)).ok();
-                Duration::from_secs(60 * minutes.filter(|minutes| *minutes > 0).unwrap_or(10))
-            },
+            cache_request_timeout: reader.minutes("CACHE_REQUEST_TIMEOUT", 10),
             artifact_download_attempts: reader.attempts("ARTIFACT_DOWNLOAD_ATTEMPTS"),
             secrets_retrieval_attempts: reader.attempts("SECRETS_RETRIEVAL_ATTEMPTS"),
             script_timeout: reader.timeout("RUNNER_SCRIPT_TIMEOUT", timeout),
@@ -148,6 +147,15 @@ impl Reader<'_> {
             }
             default
         })
+    }
+
+    fn minutes(&mut self, key: &str, default: i64) -> Duration {
+        let number = self.number(key, default);
+        if number > MOST_MINUTES {
+            self.warnings.push(format!("{key}: number of minutes out of range, clamping to: {MOST_MINUTES}"));
+        }
+        let minutes = if number > 0 { number.min(MOST_MINUTES) } else { default };
+        Duration::from_secs(60 * minutes.unsigned_abs())
     }
 
     fn attempts(&mut self, key: &str) -> u32 {
@@ -291,6 +299,22 @@ mod tests {
                 "RUNNER_AFTER_SCRIPT_TIMEOUT timeout: 2h is longer than job timeout. Setting to job timeout",
             ]
         );
+    }
+
+    #[test]
+    fn a_request_to_the_store_of_caches_has_minutes_within_reason() {
+        for (text, minutes, warned) in [
+            ("", 10, false),
+            ("0", 10, false),
+            ("-1", 10, false),
+            ("90", 90, false),
+            ("9223372036854775807", 44640, true),
+            ("many", 10, true),
+        ] {
+            let (settings, warnings) = read(&[("CACHE_REQUEST_TIMEOUT", text)]);
+            assert_eq!(settings.cache_request_timeout, Duration::from_secs(60 * minutes), "{text}");
+            assert_eq!(!warnings.is_empty(), warned, "{text}: {warnings:?}");
+        }
     }
 
     #[test]
