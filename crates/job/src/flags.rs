@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::expansion::expand_text;
 use crate::hand_over::RunnerSettings;
 use crate::payload::Payload;
-use crate::variables::{expand, parse_bool};
+use crate::variables::parse_bool;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -114,7 +115,7 @@ impl Flags {
         let value = |name: &str| payload.variable(name).or_else(|| of_runner(name));
         let mut warnings = Vec::new();
         let mut resolve = |flag: &Flag| {
-            let text = value(flag.name).map(|text| expand(text, |name| value(name).unwrap_or_default().to_owned()));
+            let text = value(flag.name).map(|text| expand_text(text, |name| value(name).unwrap_or_default().into()));
             let of_job = text.filter(|text| !text.is_empty()).and_then(|text| {
                 let parsed = parse_bool(&text);
                 if parsed.is_none() {

@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod cache;
+mod expansion;
 pub mod flags;
 pub mod hand_over;
 pub mod ids;

@@ -1,7 +1,9 @@
 //! The variables of one job: where they come from, which wins, what they expand to (protocol section 8).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
+use crate::expansion::{expand_text, expand_variables};
 use crate::flags::Flags;
 use crate::hand_over::{GitLabAccess, ResolvedSecret, RunnerSettings};
 use crate::payload::{Payload, Variable};
@@ -31,6 +33,9 @@ impl Variables {
     ) -> Self {
         let resolve_in = |project_dir| Self::resolve_in(project_dir, payload, runner, gitlab, secrets);
         let mut variables = resolve_in(default_project_dir(payload, runner));
+        if variables.refused.is_some() {
+            return variables;
+        }
         let Some(path) = variables.get("GIT_CLONE_PATH").filter(|path| !path.is_empty()) else { return variables };
         let refused = if !runner.custom_build_dir {
             "setting GIT_CLONE_PATH is not allowed, enable `custom_build_dir` feature".to_owned()
@@ -94,8 +99,14 @@ impl Variables {
         }
 
         let mut warnings = flags.warnings.clone();
-        let list = passable(expand_all(&list, &temporary_dir(&project_dir)), &mut warnings);
-        Self { list, flags, project_dir, warnings, refused: None }
+        let temporary_dir = temporary_dir(&project_dir);
+        let (list, refused) = match expand_variables(&list, |file| file_path(&temporary_dir, file)) {
+            Ok(expanded) => (expanded, None),
+            // As they are: what is masked stays so in what is still told of the job.
+            Err(error) => (list, Some(error.to_string())),
+        };
+        let list = passable(list, &mut warnings);
+        Self { list, flags, project_dir, warnings, refused }
     }
 
     /// Where the repository is checked out.
@@ -110,11 +121,15 @@ impl Variables {
 
     /// The value as a script sees it: for a file variable its path.
     pub fn get(&self, key: &str) -> Option<String> {
+        self.find(key).map(Cow::into_owned)
+    }
+
+    fn find(&self, key: &str) -> Option<Cow<'_, str>> {
         self.list.iter().rfind(|variable| variable.key == key).map(|variable| self.seen(variable))
     }
 
-    fn seen(&self, variable: &Variable) -> String {
-        if variable.file { file_path(&self.temporary_dir(), &variable.key) } else { variable.value.clone() }
+    fn seen<'a>(&self, variable: &'a Variable) -> Cow<'a, str> {
+        if variable.file { file_path(&self.temporary_dir(), &variable.key).into() } else { (&variable.value).into() }
     }
 
     /// Whether a feature flag of GitLab's runner is on; a name that is no flag is off.
@@ -125,7 +140,7 @@ impl Variables {
     /// What a stage exports, once per name; `status` is the `CI_JOB_STATUS` of that stage.
     pub fn exports(&self, status: &str) -> BTreeMap<String, String> {
         let mut exports: BTreeMap<String, String> =
-            self.list.iter().map(|variable| (variable.key.clone(), self.seen(variable))).collect();
+            self.list.iter().map(|variable| (variable.key.clone(), self.seen(variable).into_owned())).collect();
         exports.insert("CI_JOB_STATUS".into(), status.into());
         exports
     }
@@ -168,17 +183,19 @@ impl Variables {
         }
     }
 
-    /// One pass over a text that is not itself a variable, such as the script of a `release` step.
+    /// One pass over a text that is not itself a variable, such as the script of a `release` step. One that would become
+    /// too long stays as it is.
     pub fn expand(&self, text: &str) -> String {
-        expand(text, |name| self.get(name).unwrap_or_default())
+        expand_text(text, |name| self.find(name).unwrap_or_default())
     }
 }
 
-/// What GitLab sent of a job's variables, expanded among themselves: all that is known where the runner's settings are
-/// not. A file variable is its content.
+/// What GitLab sent of a job's variables, expanded among themselves unless they would become too long: all that is known
+/// where the runner's settings are not. A file variable is its content.
 pub fn of_payload(payload: &Payload) -> BTreeMap<String, String> {
-    let expanded = expand_all(&payload.variables, "");
-    expanded.into_iter().map(|variable| (variable.key, variable.value)).collect()
+    let expanded = expand_variables(&payload.variables, |file| file_path("", file));
+    let variables = expanded.unwrap_or_else(|_| payload.variables.clone());
+    variables.into_iter().map(|variable| (variable.key, variable.value)).collect()
 }
 
 fn internal(key: &str, value: &str) -> Variable {
@@ -266,67 +283,6 @@ pub fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    }
-}
-
-/// One pass: a reference becomes the other variable's *unexpanded* value (protocol 8.3).
-fn expand_all(list: &[Variable], temporary_dir: &str) -> Vec<Variable> {
-    // The last of a name wins, so it may simply overwrite the earlier ones.
-    let by_name: BTreeMap<&str, &Variable> = list.iter().map(|variable| (variable.key.as_str(), variable)).collect();
-    let lookup = |name: &str| match by_name.get(name) {
-        Some(variable) if variable.file => file_path(temporary_dir, name),
-        Some(variable) => variable.value.clone(),
-        None => String::new(),
-    };
-    list.iter()
-        .map(|variable| match variable.raw {
-            true => variable.clone(),
-            false => Variable { value: expand(&variable.value, lookup), ..variable.clone() },
-        })
-        .collect()
-}
-
-/// `$NAME` and `${NAME}`; `$$` is a dollar, the shell's special names are empty, a `$` before anything
-/// else stays. There is no `${NAME:-default}`: such a name is simply not defined.
-pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> String) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        let plain = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-        rest = if let Some(braced) = after.strip_prefix('{') {
-            match braced.split_once('}') {
-                Some((name, rest)) => {
-                    expanded.push_str(&value_of(name, &lookup));
-                    rest
-                }
-                // Never closed: the opening is dropped, as in GitLab's runner.
-                None => braced,
-            }
-        } else if let Some(special) = after.chars().next().filter(|c| is_special(*c)) {
-            expanded.push_str(&value_of(&after[..special.len_utf8()], &lookup));
-            &after[special.len_utf8()..]
-        } else if plain > 0 {
-            expanded.push_str(&value_of(&after[..plain], &lookup));
-            &after[plain..]
-        } else {
-            expanded.push('$');
-            after
-        };
-    }
-    expanded.push_str(rest);
-    expanded
-}
-
-fn is_special(c: char) -> bool {
-    matches!(c, '*' | '#' | '$' | '@' | '!' | '?' | '-' | '0'..='9')
-}
-
-fn value_of(name: &str, lookup: impl Fn(&str) -> String) -> String {
-    match name {
-        "$" => "$".into(),
-        _ => lookup(name),
     }
 }
 
@@ -517,25 +473,19 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn expansion_reads_dollars_as_gitlabs_runner_does() {
-        let lookup = |name: &str| if name == "A" { "a".to_owned() } else { String::new() };
-        for (text, expanded) in [
-            ("$A", "a"),
-            ("${A}b", "ab"),
-            ("$Ab", ""),
-            ("$A-$A", "a-a"),
-            ("$$A", "$A"),
-            ("100%$", "100%$"),
-            ("$ A", "$ A"),
-            ("$1$#$?x", "x"),
-            ("${A:-default}", ""),
-            ("${A", "A"),
-            ("${}", ""),
-            ("é$Aé", "éaé"),
-            ("$é", "$é"),
-        ] {
-            assert_eq!(expand(text, lookup), expanded, "{text}");
-        }
+    fn a_job_whose_variables_would_become_too_long_is_refused_and_keeps_its_masks() {
+        let references = "$A".repeat(4000);
+        let list = payload(&format!(
+            r#"[{{"key":"A","value":"{}"}},{{"key":"B","value":"{references}","masked":true}},{{"key":"GIT_CLONE_PATH","value":"/etc"}}]"#,
+            "x".repeat(10_000)
+        ));
+        let variables = Variables::resolve(&list, &runner(), &gitlab(), &[]);
+        let refused = variables.refused.as_deref().expect("a refusal");
+        assert!(refused.contains("8 MiB"), "{refused}");
+        assert_eq!(variables.get("B").as_deref(), Some(references.as_str()));
+        let masked = variables.trace_settings(&list, &runner()).masked;
+        assert!(masked.iter().any(|value| value.expose_secret() == references));
+        assert_eq!(of_payload(&list)["B"], references);
     }
 
     #[test]
