@@ -22,6 +22,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// GitLab's answer to a request for jobs may take its whole long poll; large downloads take their time as well.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(600);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(3600);
+/// What is read of a bad answer. GitLab and object stores say less.
+const MOST_OF_A_COMPLAINT: usize = 16 * 1024;
 /// GitLab's `connection_max_age`: load balancers shift, and certificates are renewed.
 pub const CONNECTION_MAX_AGE: Duration = Duration::from_secs(900);
 
@@ -314,12 +316,17 @@ pub(crate) fn is_page(headers: &HeaderMap) -> bool {
 }
 
 /// What a bad answer says: GitLab's JSON, an object store's XML, or else the status.
-pub(crate) async fn complaint(response: Response) -> String {
+pub(crate) async fn complaint(mut response: Response) -> String {
     if is_page(response.headers()) {
         return "a page of HTML instead of GitLab's answer; is a proxy or a login page in between?".to_owned();
     }
     let status = response.status();
-    let body = response.bytes().await.unwrap_or_default();
+    let mut body = Vec::new();
+    while body.len() < MOST_OF_A_COMPLAINT
+        && let Ok(Some(piece)) = response.chunk().await
+    {
+        body.extend_from_slice(&piece);
+    }
     message_in(&body).unwrap_or_else(|| status.to_string())
 }
 

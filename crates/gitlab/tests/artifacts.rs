@@ -92,6 +92,18 @@ async fn a_refused_archive_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn of_a_complaint_without_end_only_the_beginning_is_read() {
+    let endless = || futures::stream::repeat_with(|| io::Result::Ok(vec![b'x'; 1024]));
+    let server = Server::start(move |_| {
+        let (parts, _) = status(413).into_parts();
+        axum::response::Response::from_parts(parts, axum::body::Body::from_stream(endless()))
+    })
+    .await;
+    let refused = tokio::time::timeout(DEADLINE, upload(&server)).await.expect("an end").expect_err("refused");
+    assert_eq!(refused.to_string(), "too large: 413 Payload Too Large");
+}
+
+#[tokio::test]
 async fn what_cannot_be_packed_or_is_not_whole_is_never_taken_for_an_archive() {
     let server = Server::start(|_| status(201)).await;
     let broken = || parts(vec![Ok(b"begin".to_vec()), Err(io::Error::other("a file vanished"))]);
