@@ -17,7 +17,9 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::client::{Answer, Client, JOB_TOKEN, complaint, describe, header, is_page, sensitive};
+use crate::client::{
+    Answer, CallError, Client, JOB_TOKEN, complaint, describe, header, is_page, sensitive,
+};
 
 const DOWNLOAD_TRIES: u32 = 3;
 const MOST_REDIRECTS: u32 = 10;
@@ -227,7 +229,13 @@ impl Client {
                 false => request,
             };
             let answer = self.send(Method::GET, url.clone(), complete).await;
-            let response = answer.map_err(|error| failed(error.to_string()))?.response;
+            let response = match answer {
+                Ok(answer) => answer.response,
+                Err(CallError::Unreachable(reason)) if !at_gitlab => {
+                    return Err(failed(format!("cannot reach the store of GitLab's artifacts: {reason}")));
+                }
+                Err(error) => return Err(failed(error.to_string())),
+            };
             match response.status() {
                 StatusCode::OK if !is_page(response.headers()) => return save(response, into).await,
                 status if status.is_redirection() => {
@@ -305,7 +313,7 @@ async fn save(mut response: Response, into: &Path) -> Result<Downloaded, Try<Dow
     let mut bytes = 0;
     loop {
         let next = response.chunk().await;
-        let next = next.map_err(|error| Try::Failed { reason: describe(&error), tries: DOWNLOAD_TRIES })?;
+        let next = next.map_err(|error| Try::Failed { reason: describe(error), tries: DOWNLOAD_TRIES })?;
         let Some(chunk) = next else { break };
         file.write_all(&chunk).await.map_err(broken)?;
         bytes += chunk.len() as u64;

@@ -238,7 +238,7 @@ impl Client {
             let sent = complete(request).send().await;
             let response = sent.map_err(|error| {
                 tell(None, attempt);
-                CallError::Unreachable(describe(&error))
+                CallError::Unreachable(describe(error))
             })?;
             if attempt == retry::ATTEMPTS || !retry::is_retriable(response.status().as_u16()) {
                 tell(Some(response.status()), attempt);
@@ -269,7 +269,7 @@ impl Connections {
                 .pool_idle_timeout(Duration::from_secs(90));
             config.proxies.apply(builder)
         };
-        let unusable = |error| ClientError::Tls(describe(&error));
+        let unusable = |error| ClientError::Tls(describe(error));
         let http = builder().read_timeout(HEADER_TIMEOUT).timeout(TOTAL_TIMEOUT).build().map_err(unusable)?;
         let uploads = builder().build().map_err(unusable)?;
         let Tls { chain, authority, certificate, .. } = tls;
@@ -300,7 +300,7 @@ pub(crate) async fn expect(answer: Answer, status: StatusCode) -> Result<Vec<u8>
     if actual == status {
         return match answer.response.bytes().await {
             Ok(body) => Ok(body.into()),
-            Err(error) => Err(CallError::Unreachable(describe(&error))),
+            Err(error) => Err(CallError::Unreachable(describe(error))),
         };
     }
     let message = complaint(answer.response).await;
@@ -347,10 +347,13 @@ fn message_in(body: &[u8]) -> Option<String> {
     rest.split_once("</Message>").map(|(message, _)| message.to_owned())
 }
 
-/// The whole chain of causes: the outermost alone only says that something failed.
-pub(crate) fn describe(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+/// Where it happened and the whole chain of causes: the outermost alone only says that something failed. The address is
+/// left out: a signed one opens what it leads to, and this text ends in the job's log.
+pub(crate) fn describe(error: reqwest::Error) -> String {
+    let host = error.url().map(|url| format!("{}: ", url.origin().ascii_serialization()));
+    let error = error.without_url();
+    let mut text = format!("{}{error}", host.unwrap_or_default());
+    let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());

@@ -16,5 +16,5 @@ pub fn elsewhere(authority: Option<String>, proxies: &Proxies) -> Result<reqwest
         .connect_timeout(Duration::from_secs(30))
         .tcp_keepalive(Duration::from_secs(30))
         .pool_idle_timeout(Duration::from_secs(90));
-    proxies.apply(builder).build().map_err(|error| ClientError::Tls(describe(&error)))
+    proxies.apply(builder).build().map_err(|error| ClientError::Tls(describe(error)))
 }

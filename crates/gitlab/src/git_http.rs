@@ -102,7 +102,7 @@ async fn expect_ok(response: Response, remote: &GitRemote) -> Result<GitAnswer, 
 }
 
 fn unreachable(error: reqwest::Error) -> CallError {
-    CallError::Unreachable(describe(&error))
+    CallError::Unreachable(describe(error))
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Client {
                 // From here on GitLab believes that the job runs: whatever cannot be read is unusable, not unavailable.
                 let received = match response.bytes().await {
                     Ok(body) => Received::parse(&body),
-                    Err(error) => Err(Unusable { id: None, token: None, reason: describe(&error) }),
+                    Err(error) => Err(Unusable { id: None, token: None, reason: describe(error) }),
                 };
                 match received {
                     Ok(received) => JobAnswer::Job(Box::new(AssignedJob {

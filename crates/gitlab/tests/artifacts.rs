@@ -202,14 +202,20 @@ async fn a_redirect_within_gitlab_keeps_the_token() {
 #[tokio::test]
 async fn later_tries_go_through_gitlab_itself() {
     let server = Server::start(|seen| match seen.uri.query() {
-        Some(_) => with_headers(302, &[("Location", "http://127.0.0.1:1/unreachable")]),
+        Some(_) => with_headers(302, &[("Location", "http://127.0.0.1:1/bucket/a.zip?X-Goog-Signature=open-sesame")]),
         None => full(200, &[], "archive"),
     })
     .await;
     let directory = TempDir::new().expect("a directory");
     let into = directory.path().join("artifacts.zip");
-    download(&server, &into).await.expect("downloaded");
+    let told = std::sync::Mutex::new(String::new());
+    let tell = |reason: &str| told.lock().expect("no panic").push_str(reason);
+    server.client().download_artifacts(JobId(5), &token(), true, &into, &tell).await.expect("downloaded");
     assert_eq!(server.seen().len(), 2);
+    // The job's log shows it: it names the host that is down, and never the address that opens the archive.
+    let told = told.into_inner().expect("no panic");
+    assert!(told.starts_with("cannot reach the store of GitLab's artifacts: http://127.0.0.1:1: "), "{told}");
+    assert!(!told.contains("sesame") && !told.contains("bucket"), "{told}");
 }
 
 #[tokio::test]
