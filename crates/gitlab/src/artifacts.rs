@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::client::{
-    Answer, CallError, Client, JOB_TOKEN, complaint, describe, header, is_page, sensitive,
+    Answer, CallError, Client, JOB_TOKEN, complaint, describe, header, is_page, leaves_tls, sensitive,
 };
 
 const DOWNLOAD_TRIES: u32 = 3;
@@ -172,6 +172,11 @@ impl Client {
         match status {
             StatusCode::CREATED if !is_page(response.headers()) => Ok(()),
             StatusCode::TEMPORARY_REDIRECT => match location(&response) {
+                // The job's token and files would be open to everybody on the way.
+                Some(target) if leaves_tls(url, &target) => {
+                    let reason = format!("{status}: GitLab moves the upload from https to http");
+                    Err(Try::Hopeless(UploadError::Failed(reason)))
+                }
                 Some(mut target) => {
                     target.set_path(url.path());
                     target.set_query(url.query());

@@ -362,6 +362,11 @@ pub(crate) fn describe(error: reqwest::Error) -> String {
     text
 }
 
+/// Whether a redirect leads out of TLS: what follows it could be read on the way.
+pub(crate) fn leaves_tls(from: &Url, to: &Url) -> bool {
+    from.scheme() == "https" && to.scheme() != "https"
+}
+
 fn user_agent() -> String {
     format!("{} {} (main; rust; {})", job::PRODUCT, job::VERSION, job::variables::platform())
 }

@@ -6,7 +6,7 @@ use job::secret::{ExposeSecret, SecretString};
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use reqwest::{RequestBuilder, Response, Url};
 
-use crate::client::{CallError, Client, complaint, describe, header};
+use crate::client::{CallError, Client, complaint, describe, header, leaves_tls};
 
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-gitaly-correlation-id");
@@ -48,7 +48,7 @@ impl Client {
             let refused =
                 |why: &str| CallError::Refused { status: response.status().as_u16(), message: why.to_owned() };
             let moved = moved.ok_or_else(|| refused("the repository was moved to nowhere"))?;
-            if url.scheme() == "https" && moved.scheme() != "https" {
+            if leaves_tls(&url, &moved) {
                 return Err(refused("the repository was moved from https to http"));
             }
             let to = moved
