@@ -15,7 +15,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use support::{Server, status};
+use support::{Server, status, with_headers};
 
 const AUTHORITY: &str = include_str!("certificates/authority.pem");
 const CERTIFICATE: &str = include_str!("certificates/server.pem");
@@ -241,4 +241,15 @@ async fn every_call_is_told_to_who_observes() {
     drop(server);
     let call = |attempts| ("POST".to_owned(), "jobs/request".to_owned(), Some(204), attempts);
     assert_eq!(*told.lock().expect("no panic"), [call(2), call(1)]);
+}
+
+#[tokio::test]
+async fn the_way_to_a_store_follows_no_redirect() {
+    let other = Server::start(|_| status(200)).await;
+    let target = other.url();
+    let store = Server::start(move |_| with_headers(307, &[("Location", &target)])).await;
+    let http = gitlab::elsewhere(None, &Proxies::default()).expect("a client");
+    let answer = http.put(store.url()).body("a cache").send().await.expect("an answer");
+    assert_eq!(answer.status(), 307);
+    assert!(other.seen().is_empty());
 }
