@@ -1,7 +1,7 @@
 //! The conformance suite: small pipelines, one behaviour each, written as data in cases/. README.md tells the format.
 //!
-//! `cargo test -p testkit --test conformance -- cache` runs those with `cache` in `AREA::NAME`. With `--list` they are
-//! only named, with `--quiet` only failures and the table are shown.
+//! `cargo test -p testkit --test conformance -- cache` runs those with `cache` in `AREA::NAME`; a word that no case has is
+//! refused, so that a mistyped one does not pass. With `--list` they are only named, with `--quiet` only failures and the table are shown.
 
 mod case;
 mod checklist;
@@ -35,6 +35,13 @@ struct Arguments {
     threads: Option<usize>,
 }
 
+impl Arguments {
+    fn mean(&self, name: &str) -> bool {
+        let means = |filter: &String| if self.exact { filter == name } else { name.contains(filter) };
+        self.filters.is_empty() || self.filters.iter().any(means)
+    }
+}
+
 enum Verdict {
     Passed,
     Failed(Vec<String>),
@@ -57,10 +64,17 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(message) => return refuse(&message),
     };
-    let areas = match case::load(Path::new(CASES)) {
+    let mut areas = match case::load(Path::new(CASES)) {
         Ok(areas) => areas,
         Err(message) => return refuse(&message),
     };
+    let missing = checklist::check(Path::new(CHECKLIST), &areas);
+    for area in &mut areas {
+        area.cases.retain(|case| arguments.mean(&format!("{}::{}", area.name, case.name)));
+    }
+    if areas.iter().all(|area| area.cases.is_empty()) {
+        return refuse(&format!("no case has {} in its AREA::NAME; --list tells all", arguments.filters.join(" or ")));
+    }
     if arguments.list {
         for area in &areas {
             area.cases.iter().for_each(|case| println!("{}::{}: test", area.name, case.name));
@@ -71,7 +85,6 @@ fn main() -> ExitCode {
         Ok(runner) => runner,
         Err(message) => return refuse(&message),
     };
-    let missing = checklist::check(Path::new(CHECKLIST), &areas);
     // A panic of a case is told with the case.
     std::panic::set_hook(Box::new(|_| {}));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -141,10 +154,6 @@ async fn run_all(areas: Vec<Area>, arguments: &Arguments, runner: Runner) -> boo
     for area in areas {
         for case in area.cases {
             let name = format!("{}::{}", area.name, case.name);
-            let meant = |filter: &String| if arguments.exact { *filter == name } else { name.contains(filter) };
-            if !arguments.filters.is_empty() && !arguments.filters.iter().any(meant) {
-                continue;
-            }
             let (area, runner, permits) = (area.name.clone(), runner.clone(), permits.clone());
             running.spawn(async move {
                 let _permit = permits.acquire_owned().await.expect("the semaphore is never closed");
