@@ -244,10 +244,10 @@ async fn the_time_for_secrets_is_not_the_jobs() {
     vault.hold();
     let mut world = World::start(Setup::default()).await;
     give(&world, json!({"PASSWORD": of_vault(&vault, "app/db", "password")}));
-    let slow = format!("it:\n  tags: [dev]\n  timeout: 8 seconds\n{}", job("", "sleep 4"));
+    let slow = format!("it:\n  tags: [dev]\n  timeout: 12 seconds\n{}", job("", "sleep 4"));
     let pipeline = world.pipeline(&slow).await;
     world.until_trace("it", "Using \"vault\" secret resolver...").await;
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(9)).await;
     vault.let_go();
     assert_eq!(world.finished(pipeline).await, Status::Success, "{}", world.trace("it"));
     world.end().await;
