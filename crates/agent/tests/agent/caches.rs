@@ -11,7 +11,6 @@ use crate::support::World;
 /// A job with a cache, in a task whose `cache_dir` lasts: a file system that tasks share.
 async fn world() -> World {
     let mut world = World::new(&["cat deps/x || { mkdir deps && echo one > deps/x; }"]).await;
-    world.runner["cache_dir"] = json!(world.place("cache"));
     world.payload["cache"] = json!([{"key": "main", "paths": ["deps/"]}]);
     world
 }

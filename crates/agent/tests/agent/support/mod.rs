@@ -60,7 +60,7 @@ impl World {
         });
         let runner = json!({
             "name": "dev", "short_token": "abcdefghi", "system_id": "s_0123456789ab",
-            "builds_dir": directory.path().join("builds"), "cache_dir": "", "environment": [], "feature_flags": {},
+            "builds_dir": directory.path().join("builds"), "cache_dir": directory.path().join("cache"), "environment": [], "feature_flags": {},
             "output_limit": 200 << 20, "shell": "", "pre_get_sources_script": "", "post_get_sources_script": "",
             "pre_build_script": "", "post_build_script": "", "clone_url": "", "custom_build_dir": true, "safe_directory_checkout": true,
             "clean_git_config": null, "get_sources_timeout": null, "artifact_upload_timeout": 3600,
