@@ -4,11 +4,22 @@ use super::glob::Text;
 
 /// Cutting and replacing compare each part of a value with a pattern; a name or a path is shorter than this.
 const LONGEST_CUT: usize = 4096;
+/// How deep parameters may stand in the words of others. Nobody needs more; a stack ends somewhere.
+const DEEPEST: usize = 32;
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// `$X`, `${X}`, `${#X}`, and `${X:-word}` with its relatives `-`, `:+`, `+`, `:=`, `=`, `:?`, `?`; as in bash also
 /// `${X#cut}`, `${X%cut}`, `${X/a/b}`, `${X:1:2}`, `${X^^}`, `${X,,}`. Anything else in braces, arithmetic, and
 /// commands are refused: the caller then keeps the text as it is.
-pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+pub fn expand(text: &str, lookup: Lookup) -> Result<String, String> {
+    expand_at(0, text, lookup)
+}
+
+fn expand_at(depth: usize, text: &str, lookup: Lookup) -> Result<String, String> {
+    if depth > DEEPEST {
+        return Err(format!("its parameters are nested more than {DEEPEST} times"));
+    }
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(['$', '\\', '`']) {
@@ -30,7 +41,7 @@ pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Str
                 Some(b'(') => return Err("commands are not run here".into()),
                 Some(b'{') => {
                     let end = closing_brace(after)?;
-                    expanded.push_str(&parameter(&after[1..end], lookup)?);
+                    expanded.push_str(&parameter(depth, &after[1..end], lookup)?);
                     &after[end + 1..]
                 }
                 _ => {
@@ -68,7 +79,7 @@ fn closing_brace(text: &str) -> Result<usize, String> {
     Err("a brace is not closed".into())
 }
 
-fn parameter(inside: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn parameter(depth: usize, inside: &str, lookup: Lookup) -> Result<String, String> {
     let unknown = || Err(format!("${{{inside}}} is not understood"));
     if let Some(name) = inside.strip_prefix('#') {
         return match name_of(name) {
@@ -89,7 +100,7 @@ fn parameter(inside: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<St
     };
     let set = value.as_ref().is_some_and(|value| !(empty_counts_as_unset && value.is_empty()));
     let value = value.unwrap_or_default();
-    let word = |operator: &str| expand(&operator[1..], lookup);
+    let word = |operator: &str| expand_at(depth + 1, &operator[1..], lookup);
     match operator.bytes().next() {
         None if !empty_counts_as_unset => Ok(value),
         Some(b'-' | b'=') if set => Ok(value),
@@ -102,8 +113,8 @@ fn parameter(inside: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<St
         Some(b'^') => Ok(cased(&value, operator == "^^", char::to_uppercase)),
         Some(b',') => Ok(cased(&value, operator == ",,", char::to_lowercase)),
         Some(b'#' | b'%' | b'/') if value.len() > LONGEST_CUT => Err(format!("{name} is too long to be cut")),
-        Some(b'#' | b'%') => cut(value, operator, lookup),
-        Some(b'/') => replaced(&value, &operator[1..], lookup),
+        Some(b'#' | b'%') => cut(depth, value, operator, lookup),
+        Some(b'/') => replaced(depth, &value, &operator[1..], lookup),
         _ => unknown(),
     }
 }
@@ -130,10 +141,10 @@ fn cased<I: Iterator<Item = char>>(value: &str, all: bool, case: impl Fn(char) -
 }
 
 /// Without the shortest (`#`, `%`) or the longest (`##`, `%%`) beginning or end that matches.
-fn cut(value: String, operator: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn cut(depth: usize, value: String, operator: &str, lookup: Lookup) -> Result<String, String> {
     let mark = &operator[..1];
     let longest = operator[1..].starts_with(mark);
-    let pattern = Text::new(&expand(operator.trim_start_matches(mark), lookup)?)?;
+    let pattern = Text::new(&expand_at(depth + 1, operator.trim_start_matches(mark), lookup)?)?;
     let places = value.char_indices().map(|(at, _)| at).chain([value.len()]);
     let cut = match mark {
         "#" => {
@@ -149,7 +160,7 @@ fn cut(value: String, operator: &str, lookup: &dyn Fn(&str) -> Option<String>) -
 }
 
 /// `a/b`: the first `a` becomes `b`; `/a/b`: each of them; `#a/b` and `%a/b`: one at the beginning or the end.
-fn replaced(value: &str, operation: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn replaced(depth: usize, value: &str, operation: &str, lookup: Lookup) -> Result<String, String> {
     let place = operation.chars().next().filter(|c| matches!(c, '/' | '#' | '%'));
     let operation = if place.is_some() { &operation[1..] } else { operation };
     let (mut escaped, mut middle) = (false, operation.len());
@@ -163,8 +174,8 @@ fn replaced(value: &str, operation: &str, lookup: &dyn Fn(&str) -> Option<String
             _ => escaped = false,
         }
     }
-    let pattern = Text::new(&expand(&operation[..middle], lookup)?)?;
-    let with = expand(operation.get(middle + 1..).unwrap_or_default(), lookup)?;
+    let pattern = Text::new(&expand_at(depth + 1, &operation[..middle], lookup)?)?;
+    let with = expand_at(depth + 1, operation.get(middle + 1..).unwrap_or_default(), lookup)?;
     let (mut done, mut at, mut again) = (String::with_capacity(value.len()), 0, true);
     while at < value.len() {
         let ends = value[at..].char_indices().map(|(end, c)| at + end + c.len_utf8());
@@ -282,8 +293,18 @@ mod tests {
             "${SHA: -40}",
             "${A/[/x}",
             "${LONG%x}",
+            "${A%$REF${LONG:0:256}}",
         ] {
             assert!(expand(text, &lookup).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_in_parameters_end_somewhere() {
+        let nested = |depth| "${NONE:-".repeat(depth) + "x" + &"}".repeat(depth);
+        assert_eq!(expand(&nested(32), &lookup).as_deref(), Ok("x"));
+        for depth in [33, 4000] {
+            assert!(expand(&nested(depth), &lookup).expect_err("too deep").contains("more than 32 times"));
         }
     }
 }

@@ -3,6 +3,10 @@
 
 /// `{a,b}` multiplies patterns; a job's author could otherwise fill the memory with one line.
 const MOST_ALTERNATIVES: usize = 1000;
+/// Each of them is a step deeper, with a text of its own.
+const MOST_BRACES: usize = 100;
+/// A shorter name has no use for more.
+const LONGEST_TEXT: usize = 256;
 
 /// One pattern, ready to be compared with paths.
 pub struct Pattern {
@@ -27,6 +31,9 @@ enum Part {
 
 impl Pattern {
     pub fn new(pattern: &str) -> Result<Self, String> {
+        if pattern.matches('{').count() > MOST_BRACES {
+            return Err(format!("more than {MOST_BRACES} braces"));
+        }
         let mut spelt_out = Vec::new();
         spell_out(String::new(), pattern, &mut spelt_out)?;
         let name = |text: &str| match text {
@@ -49,6 +56,9 @@ pub struct Text(Vec<Part>);
 
 impl Text {
     pub fn new(pattern: &str) -> Result<Self, String> {
+        if pattern.len() > LONGEST_TEXT {
+            return Err(format!("a pattern is longer than {LONGEST_TEXT} bytes"));
+        }
         parse(pattern).map(Self).ok_or_else(|| format!("{pattern:?} is not closed"))
     }
 
@@ -108,13 +118,61 @@ fn unescaped(text: &str, start: usize, wanted: impl Fn(u8) -> bool) -> Option<us
 }
 
 fn match_path(pattern: &[Name], path: &[&str]) -> bool {
-    match (pattern.split_first(), path.split_first()) {
-        (None, None) => true,
-        (Some((Name::Directories, others)), first) => {
-            match_path(others, path) || first.is_some_and(|(_, rest)| match_path(pattern, rest))
+    match_all(pattern, path, |name, found| match name {
+        Name::Directories => Fit::AnyNumber,
+        Name::Made(parts) => Fit::One(found.is_some_and(|found| match_name(parts, found))),
+    })
+}
+
+fn match_name(parts: &[Part], name: &str) -> bool {
+    let name: Vec<char> = name.chars().collect();
+    match_all(parts, &name, |part, found| match (part, found) {
+        (Part::Any, _) => Fit::AnyNumber,
+        (_, None) => Fit::One(false),
+        (Part::One, Some(_)) => Fit::One(true),
+        (Part::Char(wanted), Some(c)) => Fit::One(wanted == c),
+        (Part::Class { negated, ranges }, Some(c)) => {
+            Fit::One(ranges.iter().any(|(low, high)| low <= c && c <= high) != *negated)
         }
-        (Some((Name::Made(parts), others)), Some((name, rest))) => match_name(parts, name) && match_path(others, rest),
-        _ => false,
+    })
+}
+
+/// What a part of a pattern takes of what is left, whose first element it sees.
+enum Fit {
+    AnyNumber,
+    One(bool),
+}
+
+/// Whether the pattern takes exactly all elements. Takes a product of both lengths at most: only the last part that takes any
+/// number ever has to take more, as whatever an earlier one could take in its stead the last one can take too.
+fn match_all<P, T>(pattern: &[P], elements: &[T], fit: impl Fn(&P, Option<&T>) -> Fit) -> bool {
+    let (mut part, mut at) = (0, 0);
+    // Where to go on when a later part does not fit: behind that last part, one element further.
+    let mut retry = None;
+    loop {
+        let fits = match pattern.get(part) {
+            None if at == elements.len() => return true,
+            None => false,
+            Some(wanted) => match fit(wanted, elements.get(at)) {
+                Fit::AnyNumber => {
+                    retry = Some((part, at));
+                    part += 1;
+                    continue;
+                }
+                Fit::One(fits) => fits,
+            },
+        };
+        if fits {
+            (part, at) = (part + 1, at + 1);
+        } else {
+            match retry {
+                Some((star, from)) if from < elements.len() => {
+                    retry = Some((star, from + 1));
+                    (part, at) = (star + 1, from + 1);
+                }
+                _ => return false,
+            }
+        }
     }
 }
 
@@ -152,40 +210,6 @@ fn parse(pattern: &str) -> Option<Vec<Part>> {
         });
     }
     Some(parts)
-}
-
-fn match_name(parts: &[Part], name: &str) -> bool {
-    let name: Vec<char> = name.chars().collect();
-    let (mut part, mut at) = (0, 0);
-    // Where to go on when a later part does not fit: behind the last star, one character further.
-    let mut retry = None;
-    loop {
-        let fits = match (parts.get(part), name.get(at)) {
-            (None, None) => return true,
-            (Some(Part::Any), _) => {
-                retry = Some((part, at));
-                part += 1;
-                continue;
-            }
-            (Some(Part::One), Some(_)) => true,
-            (Some(Part::Char(wanted)), Some(c)) => wanted == c,
-            (Some(Part::Class { negated, ranges }), Some(c)) => {
-                ranges.iter().any(|(low, high)| low <= c && c <= high) != *negated
-            }
-            _ => false,
-        };
-        if fits {
-            (part, at) = (part + 1, at + 1);
-        } else {
-            match retry {
-                Some((star, from)) if from < name.len() => {
-                    retry = Some((star, from + 1));
-                    (part, at) = (star + 1, from + 1);
-                }
-                _ => return false,
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -250,9 +274,18 @@ mod tests {
 
     #[test]
     fn what_is_not_closed_or_too_much_is_refused() {
-        for pattern in ["{a,b", "[a", "a\\", &"{a,b}".repeat(20)] {
+        for pattern in ["{a,b", "[a", "a\\", &"{a,b}".repeat(20), &"{a}".repeat(100_000)] {
             assert!(Pattern::new(pattern).is_err(), "{pattern}");
         }
+        assert!(Text::new(&"a".repeat(257)).is_err() && Text::new(&"a".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn many_stars_take_no_longer_than_few() {
+        let pattern = format!("{}b", "**/a/".repeat(40));
+        assert!(!matches(&pattern, &["a"; 200].join("/")));
+        assert!(matches(&pattern, &format!("{}/b", ["a"; 200].join("/"))));
+        assert!(!matches(&format!("{}b", "*a".repeat(40)), &"a".repeat(200)));
     }
 
     proptest::proptest! {
