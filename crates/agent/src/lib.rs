@@ -9,6 +9,7 @@ pub mod detached;
 #[cfg(test)]
 mod fixtures;
 pub mod git;
+mod note;
 pub mod proc;
 pub mod process;
 pub mod run;

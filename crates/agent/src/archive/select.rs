@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::FileType;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use walkdir::WalkDir;
 
 use super::glob::Pattern;
+use crate::note::Note;
 
 /// What an artifact asks for; its variables are expanded already.
 #[derive(Debug, Default)]
@@ -23,12 +25,6 @@ pub struct Wanted<'a> {
 pub struct Selection {
     pub entries: BTreeSet<PathBuf>,
     pub notes: Vec<Note>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub enum Note {
-    Info(String),
-    Warning(String),
 }
 
 /// Looks for the files. Nothing outside of `project` is ever selected, and no link is followed.
@@ -63,11 +59,13 @@ pub fn select(project: &Path, wanted: &Wanted) -> Selection {
 
 impl Selection {
     fn add_path(&mut self, project: &Path, given: &str, relative: &str, exclude: &Exclude) {
+        let notes = &mut self.notes;
         let mut found = match has_wildcards(relative) {
-            false => below(project, relative, false, |_| true),
+            false => below(project, relative, false, notes, |_| true),
             true => match Pattern::new(relative) {
                 Ok(pattern) => {
-                    below(project, fixed_part(relative), true, |path| pattern.matches(&path.to_string_lossy()))
+                    let matches = |path: &Path| pattern.matches(&path.to_string_lossy());
+                    below(project, fixed_part(relative), true, notes, matches)
                 }
                 Err(error) => {
                     self.notes.push(Note::Warning(format!("{given}: {error}")));
@@ -107,12 +105,27 @@ impl Note {
 }
 
 /// Every path at or below `start` that matches or lies below one that matches. A link is found, not followed, with
-/// one exception that GitLab's runner makes too: the directory `start` of a pattern.
-fn below(project: &Path, start: &str, of_pattern: bool, matches: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+/// one exception that GitLab's runner makes too: the directory `start` of a pattern. What cannot be looked at is told.
+fn below(
+    project: &Path,
+    start: &str,
+    of_pattern: bool,
+    notes: &mut Vec<Note>,
+    matches: impl Fn(&Path) -> bool,
+) -> Vec<PathBuf> {
     let mut found = Vec::new();
     // The walk is depth first, so the last match is the only one that can hold the current path.
     let mut inside: Option<PathBuf> = None;
-    for entry in WalkDir::new(project.join(start)).follow_root_links(of_pattern).into_iter().flatten() {
+    for entry in WalkDir::new(project.join(start)).follow_root_links(of_pattern) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What is not there, or not any more, does not match.
+            Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => continue,
+            Err(error) => {
+                notes.push(Note::Warning(error.to_string()));
+                continue;
+            }
+        };
         let Ok(path) = entry.path().strip_prefix(project) else { continue };
         // As an entry it would be the link, and what is below it would have no place in the archive.
         if of_pattern && entry.depth() == 0 && entry.path_is_symlink() {
@@ -291,6 +304,23 @@ mod tests {
         assert_eq!(selection.entries.iter().collect::<Vec<_>>(), [Path::new("src"), Path::new("src/main.rs")]);
         let text = |name: &str| Note::Warning(format!("File ignored, it is a socket, a pipe or a device: {name}"));
         assert!(selection.notes.contains(&text("pipe")) && selection.notes.contains(&text("socket")));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_told() {
+        let dir = project();
+        // Even root cannot walk to a path that is too long.
+        let name = "0".repeat(200);
+        let (upper, lower) = (dir.path().join(&name), dir.path().join("lower"));
+        let deep = |from: &Path| (0..14).fold(from.to_owned(), |path, _| path.join(&name));
+        for path in [deep(&upper), deep(&lower)] {
+            fs::create_dir_all(path).expect("directories");
+        }
+        fs::rename(&lower, deep(&upper).join("lower")).expect("a longer path");
+        let selection = select(dir.path(), &Wanted { paths: &["0*".to_owned()], ..Wanted::default() });
+        assert!(!selection.entries.is_empty());
+        let [Note::Warning(error), Note::Info(_)] = &selection.notes[..] else { panic!("{:?}", selection.notes) };
+        assert!(error.contains(dir.path().to_str().expect("UTF-8")) && error.contains("too long"), "{error}");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use job::trace::{Stream, line};
 use tokio::process::Command;
 
 use super::Failure;
-use crate::archive::select::Note;
 use crate::git;
+use crate::note::Note;
 use crate::process::{self, Ended};
 use crate::run::Run;
 use crate::stop::Limits;

@@ -1,8 +1,8 @@
 //! An archive down and up: streamed, tried three times, and never more of it in memory than one piece.
 
-use std::fs::{self, FileTimes, OpenOptions};
+use std::fs::{self, FileTimes, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
-use crate::archive::select::Note;
+use crate::note::Note;
 
 /// What is read from and written to the disk at once.
 const PIECE: usize = 1 << 20;
@@ -200,9 +200,13 @@ impl Transfer<'_> {
 
 /// What is kept beside an archive: which cache it is (protocol 6.2).
 pub fn write_metadata(archive: &Path, metadata: Map<String, Value>) -> io::Result<()> {
-    let file = archive.with_file_name("metadata.json");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o640).open(file)?;
-    file.write_all(Value::Object(metadata).to_string().as_bytes())
+    // Whatever stands there is replaced, not followed: other jobs may write to a directory that lasts.
+    let mut part = tempfile::Builder::new();
+    part.prefix("metadata").permissions(Permissions::from_mode(0o640));
+    let mut part = part.tempfile_in(archive.parent().unwrap_or(Path::new("/")))?;
+    part.write_all(Value::Object(metadata).to_string().as_bytes())?;
+    part.persist(archive.with_file_name("metadata.json"))?;
+    Ok(())
 }
 
 fn metadata_in(headers: &HeaderMap) -> Map<String, Value> {
@@ -349,6 +353,20 @@ mod tests {
 
         let (fetched, said) = heard(QUICK, fetch).await;
         assert_eq!((fetched, said), (Fetched::UpToDate, String::new()));
+    }
+
+    #[test]
+    fn what_is_known_of_an_archive_takes_the_place_of_a_link() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (archive, theirs) = (archive(&directory), directory.path().join("theirs"));
+        fs::write(&theirs, "kept").expect("a file");
+        let metadata = archive.with_file_name("metadata.json");
+        std::os::unix::fs::symlink(&theirs, &metadata).expect("a link");
+        write_metadata(&archive, Map::from_iter([("cachekey".to_owned(), "main".into())])).expect("written");
+        assert_eq!(fs::read_to_string(&theirs).expect("it"), "kept");
+        assert_eq!(fs::read_to_string(&metadata).expect("it"), r#"{"cachekey":"main"}"#);
+        let mode = fs::symlink_metadata(&metadata).expect("it").permissions().mode();
+        assert_eq!(mode & 0o137, 0, "no more than 0640");
     }
 
     #[tokio::test]
