@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use job::secret::{ExposeSecret, SecretString};
 
+use super::git_files::value as quoted;
 use crate::run::Run;
 
 /// The user name that goes with a job's token.
@@ -91,7 +92,9 @@ impl Remote {
 
     /// Reads the SSH addresses of GitLab as HTTPS ones (protocol 7.3.4): a job has a token, but no SSH key.
     pub fn over_https(&self, run: &Run) -> String {
-        let value = |key| run.variables.get(key).filter(|value| !value.is_empty());
+        // A line feed would begin a setting of its own.
+        let is_sane = |value: &String| !value.is_empty() && !value.contains(char::is_control);
+        let value = |key| run.variables.get(key).filter(is_sane);
         let host = value("CI_SERVER_SHELL_SSH_HOST").or_else(|| value("CI_SERVER_HOST"));
         match (&self.base, host) {
             (Some(base), Some(host)) => over_https(base, &host, value("CI_SERVER_SHELL_SSH_PORT")),
@@ -101,10 +104,14 @@ impl Remote {
 }
 
 fn over_https(base: &str, host: &str, port: Option<String>) -> String {
-    match port.filter(|port| port != "22") {
-        Some(port) => format!("[url \"{base}/\"]\n\tinsteadOf = ssh://git@{host}:{port}/\n"),
-        None => format!("[url \"{base}/\"]\n\tinsteadOf = git@{host}:\n\tinsteadOf = ssh://git@{host}/\n"),
-    }
+    let instead_of = match port.filter(|port| port != "22") {
+        // With a port of its own the short form names another server.
+        Some(port) => vec![format!("ssh://git@{host}:{port}/")],
+        None => vec![format!("git@{host}:"), format!("ssh://git@{host}/")],
+    };
+    let mut text = format!("[url {}]\n", quoted(&format!("{base}/")));
+    text.extend(instead_of.iter().map(|address| format!("\tinsteadOf = {}\n", quoted(address))));
+    text
 }
 
 /// HTTP addresses lose their login, SSH addresses keep their user.
@@ -165,12 +172,13 @@ mod tests {
     fn ssh_addresses_are_read_as_https_ones() {
         assert_eq!(
             over_https("https://h/gitlab", "h", Some("22".into())),
-            "[url \"https://h/gitlab/\"]\n\tinsteadOf = git@h:\n\tinsteadOf = ssh://git@h/\n"
+            "[url \"https://h/gitlab/\"]\n\tinsteadOf = \"git@h:\"\n\tinsteadOf = \"ssh://git@h/\"\n"
         );
-        // With a port of its own the short form names another server.
         assert_eq!(
             over_https("https://h", "h", Some("2222".into())),
-            "[url \"https://h/\"]\n\tinsteadOf = ssh://git@h:2222/\n"
+            "[url \"https://h/\"]\n\tinsteadOf = \"ssh://git@h:2222/\"\n"
         );
+        let odd = over_https("https://h", "h \"#;\\", None);
+        assert!(odd.contains("insteadOf = \"ssh://git@h \\\"#;\\\\/\"\n"), "{odd}");
     }
 }
