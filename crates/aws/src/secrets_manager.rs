@@ -1,23 +1,19 @@
 //! AWS Secrets Manager: one call, GetSecretValue, made as the manager itself or as a role that a job's JWT opens.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
-use aws_sdk_sts::config::retry::RetryConfig;
-use aws_sdk_sts::config::timeout::TimeoutConfig;
 use job::secret::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::fargate::errors::{self, CallError, Refusal};
-use crate::proxies;
+use crate::errors::{self, CallError, Refusal};
+use crate::sdk::{self, Keys, keys_of_role};
 use crate::signed_post::Service;
 
 /// For one secret, with the role that it is read as (protocol 3.14).
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(20);
-const CONNECT: Duration = Duration::from_secs(5);
 const HEADERS: [(&str, &str); 2] =
     [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "secretsmanager.GetSecretValue")];
 
@@ -29,8 +25,7 @@ pub struct SecretRequest {
     /// None: the current version.
     pub version_id: Option<String>,
     pub version_stage: Option<String>,
-    /// None: the manager's own.
-    pub region: Option<String>,
+    pub region: String,
     /// None: the manager's own credentials.
     pub role: Option<WebIdentity>,
 }
@@ -46,45 +41,32 @@ pub struct WebIdentity {
 /// The way to Secrets Manager, as the process finds it in its environment.
 pub struct SecretsManager {
     manager: SdkConfig,
+    keys: Keys,
     endpoint_url: Option<String>,
 }
 
 impl SecretsManager {
-    /// Finds region and credentials in the usual places. Credentials are fetched when they are needed.
-    pub async fn connect() -> Self {
-        let http = proxies::http_client(None);
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
-        let manager = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts)
-            .load()
-            .await;
+    /// Finds credentials in the usual places; they are fetched when they are needed, and from `region` where that counts.
+    pub async fn connect(region: &str) -> Self {
+        let manager = sdk::loader(None, ANSWER).region(Region::new(region.to_owned())).load().await;
         let own = std::env::var("AWS_ENDPOINT_URL_SECRETS_MANAGER").ok().filter(|url| !url.is_empty());
         let endpoint_url = own.or(manager.endpoint_url().map(str::to_owned));
-        Self { manager, endpoint_url }
+        Self { keys: Keys::new(sdk::provider(&manager)), manager, endpoint_url }
     }
 
     /// The secret's text; a binary one in base64. Tried once.
     pub async fn get(&self, request: &SecretRequest) -> Result<SecretString, CallError> {
         let asked = async {
-            let region = region(request.region.as_deref(), self.manager.region().map(Region::as_ref))?;
+            check_region(&request.region)?;
             let keys = match &request.role {
-                Some(role) => self.assume(role, &region).await?,
-                None => self.own_keys().await?,
+                Some(role) => self.assume(role, &request.region).await?,
+                None => self.keys.get().await?,
             };
-            let service = Service::new("secretsmanager", &region, self.endpoint_url.as_deref());
+            let service = Service::new("secretsmanager", &request.region, self.endpoint_url.as_deref());
             let (status, body) = service.post(&HEADERS, question(request), keys).await?;
             read_answer(status, &body)
         };
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
-    }
-
-    async fn own_keys(&self) -> Result<Credentials, CallError> {
-        let Some(provider) = self.manager.credentials_provider() else {
-            return Err(CallError::NoCredentials("the manager has none".into()));
-        };
-        provider.provide_credentials().await.map_err(|error| CallError::of_credentials(&error))
     }
 
     async fn assume(&self, role: &WebIdentity, region: &str) -> Result<Credentials, CallError> {
@@ -102,26 +84,16 @@ impl SecretsManager {
             CallError::Refused(refusal) => CallError::RoleRefused { role: role.role_arn.clone(), refusal },
             other => other,
         })?;
-        let keys = answer.credentials.ok_or_else(|| CallError::NoAnswer("STS gave no credentials".into()))?;
-        let expires = SystemTime::try_from(keys.expiration).ok();
-        Ok(Credentials::new(
-            keys.access_key_id,
-            keys.secret_access_key,
-            Some(keys.session_token),
-            expires,
-            "AssumeRoleWithWebIdentity",
-        ))
+        keys_of_role(answer.credentials, &role.role_arn, "AssumeRoleWithWebIdentity")
     }
 }
 
 /// The region becomes a part of the host's name: a job must not choose where the manager's signature goes.
-fn region(asked: Option<&str>, own: Option<&str>) -> Result<String, CallError> {
-    let refuse = |message: String| Err(CallError::Refused(Refusal { code: String::new(), message }));
-    match asked.or(own) {
-        None => refuse("no AWS region: neither the secret nor the manager's environment names one".into()),
-        Some(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') => Ok(name.to_owned()),
-        Some(name) => refuse(format!("{name:?} is not an AWS region")),
+fn check_region(name: &str) -> Result<(), CallError> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Ok(());
     }
+    Err(CallError::Refused(Refusal { code: String::new(), message: format!("{name:?} is not an AWS region") }))
 }
 
 fn question(request: &SecretRequest) -> String {
@@ -175,22 +147,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secrets_region_comes_before_the_managers_and_is_no_host() {
-        for (asked, own, expected) in [
-            (Some("eu-west-1"), Some("us-east-1"), Some("eu-west-1")),
-            (None, Some("us-east-1"), Some("us-east-1")),
-            (None, None, None),
-            (Some("x.example.com/#"), Some("us-east-1"), None),
-            (Some("us-east-1@example.com"), None, None),
-        ] {
-            assert_eq!(region(asked, own).ok().as_deref(), expected, "{asked:?} {own:?}");
+    fn a_region_is_no_host() {
+        assert_eq!(check_region("eu-west-1"), Ok(()));
+        for name in ["", "x.example.com/#", "us-east-1@example.com"] {
+            assert!(matches!(check_region(name), Err(CallError::Refused(_))), "{name}");
         }
     }
 
     #[test]
     fn only_what_was_asked_for_is_asked() {
-        let mut request =
-            SecretRequest { secret_id: "db".into(), version_id: None, version_stage: None, region: None, role: None };
+        let mut request = SecretRequest {
+            secret_id: "db".into(),
+            version_id: None,
+            version_stage: None,
+            region: "r".into(),
+            role: None,
+        };
         assert_eq!(question(&request), r#"{"SecretId":"db"}"#);
         request.version_id = Some("v1".into());
         request.version_stage = Some("AWSPREVIOUS".into());

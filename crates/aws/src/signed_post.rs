@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 
-use crate::fargate::errors::{CallError, Refusal, chain};
+use crate::errors::{CallError, Refusal, chain};
 use crate::proxies;
 
 const ANSWER: Duration = Duration::from_secs(20);

@@ -1,7 +1,5 @@
 //! The keys of a role that a job asks for: STS AssumeRole, signed with the manager's own keys.
 
-use std::time::SystemTime;
-
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
@@ -11,7 +9,8 @@ use aws_sdk_sts::error::BuildError;
 use aws_sdk_sts::types::Tag;
 
 use super::config::AssumedRole;
-use super::errors::{CallError, Refusal};
+use crate::errors::{CallError, Refusal};
+use crate::sdk::keys_of_role;
 
 #[derive(Debug)]
 pub(super) struct RoleKeys {
@@ -42,15 +41,7 @@ impl RoleKeys {
             }
             other => other,
         })?;
-        let keys = answer.credentials.ok_or_else(|| CallError::NoCredentials(format!("STS gave none for {arn}")))?;
-        let expires = SystemTime::try_from(keys.expiration).ok();
-        Ok(Credentials::new(
-            keys.access_key_id,
-            keys.secret_access_key,
-            Some(keys.session_token),
-            expires,
-            "AssumeRole",
-        ))
+        keys_of_role(answer.credentials, arn, "AssumeRole")
     }
 }
 

@@ -5,11 +5,9 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use aws_config::{BehaviorVersion, Region as RegionName};
+use aws_config::Region as RegionName;
 use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_ecs::config::retry::RetryConfig;
-use aws_sdk_ecs::config::timeout::TimeoutConfig;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::error::BuildError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -19,13 +17,13 @@ use super::buckets::Buckets;
 use super::calls::{Api, Calls, Counters};
 use super::config::{AssumedRole, Credentials, FargateConfig};
 use super::describe::Describer;
-use super::errors::{CallError, backoff};
+use super::errors::backoff;
 use super::public_ip::Ec2;
-use crate::proxies;
+use crate::errors::CallError;
+use crate::sdk;
 
 /// Long enough for ECS's slowest answers; RunTask is repeated with the same token after it.
 const ANSWER: Duration = Duration::from_secs(20);
-const CONNECT: Duration = Duration::from_secs(5);
 /// How long a call that only looks or stops is repeated before its caller hears of the trouble.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -47,6 +45,7 @@ struct RegionKey {
 
 /// One account and region.
 pub(super) struct Region {
+    name: String,
     pub ecs: aws_sdk_ecs::Client,
     pub ec2: Ec2,
     buckets: Buckets,
@@ -87,6 +86,15 @@ impl Fargate {
         Ok(Self { config: Arc::new(config.clone()), region, describer })
     }
 
+    /// The AWS region, which config or environment names.
+    pub fn region(&self) -> &str {
+        &self.region.name
+    }
+
+    pub fn credentials(&self) -> Credentials {
+        self.config.credentials
+    }
+
     /// Calls so far, of all runners in this region.
     pub fn calls(&self) -> Calls {
         self.region.counters.read()
@@ -124,8 +132,8 @@ impl Region {
         {
             return Err(ConnectError::BadEndpoint(url.clone()));
         }
-        let http = proxies::http_client(config.endpoint_url.as_deref());
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        // Every attempt must pass a bucket, so the attempts are ours.
+        let mut loader = sdk::loader(config.endpoint_url.as_deref(), ANSWER);
         if let Some(region) = &config.region {
             loader = loader.region(RegionName::new(region.clone()));
         }
@@ -135,15 +143,11 @@ impl Region {
         if config.credentials == Credentials::MadeUp {
             loader = loader.credentials_provider(Keys::new("staffetta", "made-up", None, None, "made up"));
         }
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
-        // Every attempt must pass a bucket, so the attempts are ours.
-        let shared = loader.retry_config(RetryConfig::disabled()).timeout_config(timeouts).load().await;
+        let shared = loader.load().await;
         let region = shared.region().ok_or(ConnectError::NoRegion)?.to_string();
         let keys = match &config.role {
             Some(role) => SharedCredentialsProvider::new(RoleKeys::new(&shared, role).map_err(ConnectError::BadRole)?),
-            None => {
-                shared.credentials_provider().expect("the loader sets the usual chain where nothing else is asked for")
-            }
+            None => sdk::provider(&shared),
         };
         let ecs = aws_sdk_ecs::config::Builder::from(&shared).credentials_provider(keys.clone()).build();
         // The SDK's clients look for the names of their own service themselves.
@@ -152,6 +156,7 @@ impl Region {
         Ok(Self {
             ecs: aws_sdk_ecs::Client::from_conf(ecs),
             ec2: Ec2::new(&region, ec2_url.as_deref(), keys),
+            name: region,
             buckets: Buckets::default(),
             counters: Counters::default(),
             describers: Mutex::default(),

@@ -4,7 +4,7 @@ use job::ids::TaskArn;
 
 use super::calls::Api;
 use super::connect::Fargate;
-use super::errors::CallError;
+use crate::errors::CallError;
 
 impl Fargate {
     /// All tasks of the cluster with this `startedBy` that are meant to run. Tasks that were told to stop are left out,

@@ -3,30 +3,25 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_xml::decode::{Document, ScopedDecoder, XmlDecodeError, try_data};
 
-use super::errors::{self, CallError, Refusal};
+use crate::errors::{self, CallError, Refusal};
+use crate::sdk::Keys;
 use crate::signed_post::Service;
 
 const HEADERS: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
-/// Keys that expire sooner are fetched anew.
-const FRESH: Duration = Duration::from_secs(120);
 
 /// The EC2 client of one region.
 pub(super) struct Ec2 {
     service: Service,
-    keys: SharedCredentialsProvider,
-    /// Some providers ask a server each time.
-    fetched: tokio::sync::Mutex<Option<Credentials>>,
+    keys: Keys,
 }
 
 impl Ec2 {
     pub fn new(region: &str, endpoint_url: Option<&str>, keys: SharedCredentialsProvider) -> Self {
-        Self { service: Service::new("ec2", region, endpoint_url), keys, fetched: tokio::sync::Mutex::default() }
+        Self { service: Service::new("ec2", region, endpoint_url), keys: Keys::new(keys) }
     }
 
     /// The public addresses of those network interfaces that have one.
@@ -35,20 +30,8 @@ impl Ec2 {
         for (index, interface) in interfaces.iter().enumerate() {
             body.push_str(&format!("&NetworkInterfaceId.{}={interface}", index + 1));
         }
-        let (status, body) = self.service.post(&HEADERS, body, self.keys().await?).await?;
+        let (status, body) = self.service.post(&HEADERS, body, self.keys.get().await?).await?;
         read_answer(status, &body)
-    }
-
-    async fn keys(&self) -> Result<Credentials, CallError> {
-        let mut fetched = self.fetched.lock().await;
-        let fresh = |keys: &&Credentials| keys.expiry().is_none_or(|expiry| expiry > SystemTime::now() + FRESH);
-        if let Some(keys) = fetched.as_ref().filter(fresh) {
-            return Ok(keys.clone());
-        }
-        let keys = self.keys.provide_credentials().await;
-        let keys = keys.map_err(|error| CallError::of_credentials(&error))?;
-        *fetched = Some(keys.clone());
-        Ok(keys)
     }
 }
 

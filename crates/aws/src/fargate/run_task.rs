@@ -19,9 +19,10 @@ use super::assume_role::role_fix;
 use super::calls::Api;
 use super::config::CapacityProvider;
 use super::connect::Fargate;
-use super::errors::{CallError, Course, Judgement, NO_CREDENTIALS, Refusal, backoff, judge};
+use super::errors::{Course, Judgement, NO_CREDENTIALS, backoff, judge};
 use super::placement::{Placement, choices, name_of, placement};
 use super::task::{Status, Task};
+use crate::errors::{CallError, Refusal};
 
 /// ECS's limit for the JSON of all overrides, punctuation included (facts 1.2).
 const MAX_OVERRIDES: usize = 8192;

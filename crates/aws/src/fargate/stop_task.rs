@@ -4,7 +4,7 @@ use job::ids::TaskArn;
 
 use super::calls::Api;
 use super::connect::Fargate;
-use super::errors::{CallError, Refusal};
+use crate::errors::{CallError, Refusal};
 
 impl Fargate {
     /// Asks ECS to stop a task: SIGTERM now, SIGKILL after the task definition's `stopTimeout`. Returns before it has

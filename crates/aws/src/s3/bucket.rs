@@ -2,11 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
-use aws_sdk_sts::config::retry::RetryConfig;
-use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_smithy_http_client::Connector;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
@@ -18,12 +15,12 @@ use tokio::sync::OnceCell;
 use super::presign::presign;
 use super::role::{self, Actions};
 use super::{S3Config, S3Keys, Signer};
-use crate::fargate::{CallError, errors};
+use crate::errors::{self, CallError};
 use crate::proxies;
+use crate::sdk::{self, Keys};
 
 /// Where buckets are that do not say where they are.
 const FALLBACK: &str = "us-east-1";
-const CONNECT: Duration = Duration::from_secs(5);
 /// For each call. A job waits for it, so it is short; without an answer the job runs without the store.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -31,6 +28,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub struct Bucket {
     config: S3Config,
     sdk: SdkConfig,
+    keys: Keys,
     connector: Connector,
     /// Found out once; what could not be found out is asked again with the next job.
     region: OnceCell<String>,
@@ -54,14 +52,8 @@ pub struct Signers {
 impl Bucket {
     /// Nothing is sent yet.
     pub async fn connect(config: S3Config) -> Self {
-        let http = proxies::http_client(None);
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(ANSWER).build();
         let region = config.region.clone().unwrap_or_else(|| FALLBACK.to_owned());
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .region(Region::new(region))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
+        let mut loader = sdk::loader(None, ANSWER).region(Region::new(region));
         if let S3Keys::Given { access_key, secret_key, session_token } = &config.keys {
             let token = session_token.as_ref().map(|token| token.expose_secret().to_owned());
             let keys = Credentials::new(access_key, secret_key.expose_secret(), token, None, "config.toml");
@@ -69,7 +61,8 @@ impl Bucket {
         }
         let sdk = loader.load().await;
         let connector = proxies::connector(config.insecure.then_some("http://"));
-        Self { config, sdk, connector, region: OnceCell::new() }
+        let keys = Keys::new(sdk::provider(&sdk));
+        Self { config, sdk, keys, connector, region: OnceCell::new() }
     }
 
     /// Fetches what is needed to sign addresses below `folder`.
@@ -96,13 +89,8 @@ impl Bucket {
     }
 
     async fn own_keys(&self) -> Result<Credentials, SignError> {
-        let Some(provider) = self.sdk.credentials_provider() else {
-            return Err(SignError::Keys(CallError::NoCredentials("the manager has none".into())));
-        };
-        let keys = tokio::time::timeout(ANSWER, provider.provide_credentials()).await;
-        let keys = keys.map_err(|_| CallError::NoCredentials("no answer in time".into()));
-        let keys = keys.and_then(|keys| keys.map_err(|error| CallError::of_credentials(&error)));
-        keys.map_err(SignError::Keys)
+        let keys = tokio::time::timeout(ANSWER, self.keys.get()).await;
+        keys.unwrap_or_else(|_| Err(CallError::NoCredentials("no answer in time".into()))).map_err(SignError::Keys)
     }
 
     async fn region(&self, keys: &Credentials) -> String {

@@ -1,13 +1,12 @@
 //! `RoleARN` and `UploadRoleARN`: the manager signs as these roles, narrowed to the caches of one project.
 
-use std::time::SystemTime;
-
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use serde_json::json;
 
 use super::S3Config;
-use crate::fargate::CallError;
+use crate::errors::CallError;
+use crate::sdk::keys_of_role;
 
 /// What CloudTrail shows.
 const SESSION: &str = "staffetta-cache";
@@ -28,10 +27,7 @@ pub(super) async fn assume(sdk: &SdkConfig, role: &str, policy: &str) -> Result<
         CallError::Refused(refusal) => CallError::RoleRefused { role: role.to_owned(), refusal },
         other => other,
     })?;
-    let keys = answer.credentials.ok_or_else(|| CallError::NoCredentials(format!("STS gave none for {role}")))?;
-    let expires = SystemTime::try_from(keys.expiration).ok();
-    let token = Some(keys.session_token);
-    Ok(Credentials::new(keys.access_key_id, keys.secret_access_key, token, expires, "AssumeRole"))
+    keys_of_role(answer.credentials, role, "AssumeRole")
 }
 
 /// The session policy. Its size is bounded (STS takes 2,048 characters), so it names the project's folder and not each object;

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws::fargate::{AssumedRole, CallError, Credentials, Fargate, FargateConfig, LaunchError, Regions};
+use aws::CallError;
+use aws::fargate::{AssumedRole, Credentials, Fargate, FargateConfig, LaunchError, Regions};
 use job::outcome::SystemFailure;
 use serde_json::json;
 

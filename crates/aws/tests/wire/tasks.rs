@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::scripted::{Answer, Scripted, all_are, all_are_missing, arn, asked, task, unseen, until};
-use aws::fargate::{CallError, Fargate, FargateConfig, Regions, Status};
+use aws::CallError;
+use aws::fargate::{Fargate, FargateConfig, Regions, Status};
 use job::ids::TaskArn;
 use serde_json::json;
 

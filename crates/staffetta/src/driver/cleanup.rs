@@ -5,7 +5,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use ::job::task;
-use aws::fargate::{CallError, Fargate, Task};
+use aws::CallError;
+use aws::fargate::{Fargate, Task};
 use tokio::time::sleep;
 
 use super::metadata::{Kept, Metadata, Store};

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::join_all;
+use aws::fargate::Fargate;
+use futures::stream::{self, StreamExt};
 use job::hand_over::ResolvedSecret;
 use job::outcome::Outcome;
 use job::payload::SecretEntry;
-use job::secret::SecretString;
+use job::secret::{ExposeSecret, SecretString};
 use job::settings::Settings;
 use job::variables::Variables;
 
@@ -16,10 +17,15 @@ use super::errand::{End, Errand};
 use super::job_log::JobLog;
 use crate::secrets::{Secret, SecretError, Servers};
 
+/// A job chooses what its secrets are and which servers have them, and every job's are in the memory of one manager.
+const MOST_SECRETS: usize = 200;
+const MOST_BYTES: usize = 8 << 20;
+const AT_ONCE: usize = 8;
+
 /// Which variable is to get which secret.
 type Wanted<'a> = BTreeMap<&'a str, Secret>;
 
-/// Fetches the job's secrets, all at the same time, or says why it cannot have them.
+/// Fetches the job's secrets, a few at a time, or says why it cannot have them.
 pub async fn resolve(errand: &mut Errand<'_>) -> Result<(), End> {
     let Errand { shared, runner, assigned, numbers, log, interrupts, .. } = errand;
     let payload = &assigned.received.payload;
@@ -38,9 +44,10 @@ pub async fn resolve(errand: &mut Errand<'_>) -> Result<(), End> {
             wanted = read(&payload.secrets, &variables, log).map_err(|error| failed(&error))?;
         }
         let fetched = tokio::select! {
-            fetched = fetch(&wanted, &shared.secret_servers) => fetched,
+            fetched = fetch(&wanted, room(&known), &shared.secret_servers, &runner.fargate) => fetched,
             end = interrupts.next() => return Err(end),
         };
+        let fetched = fetched.map_err(|error| failed(&error))?;
         let error = keep(fetched, &mut wanted, &mut known, variables.flag("FF_SECRET_RESOLVING_FAILS_IF_MISSING"));
         let Some(error) = error else { break };
         if attempt == attempts {
@@ -63,6 +70,10 @@ fn read<'a>(
     variables: &Variables,
     log: &JobLog,
 ) -> Result<Wanted<'a>, SecretError> {
+    if entries.len() > MOST_SECRETS {
+        let message = format!("the job has {} secrets, and at most {MOST_SECRETS} are fetched for one", entries.len());
+        return Err(SecretError::Configuration(message));
+    }
     let mut wanted = Wanted::new();
     for (key, SecretEntry(entry)) in entries {
         log.say(&format!("Resolving secret {key:?}..."));
@@ -81,8 +92,32 @@ fn read<'a>(
 /// What became of each secret.
 type Fetched<'a> = Vec<(&'a str, Result<SecretString, SecretError>)>;
 
-async fn fetch<'a>(wanted: &Wanted<'a>, servers: &Servers) -> Fetched<'a> {
-    join_all(wanted.iter().map(async |(key, secret)| (*key, secret.fetch(servers).await))).await
+/// Ends as soon as the values are more than `room`: what was asked for and is not there yet is dropped.
+async fn fetch<'a>(
+    wanted: &Wanted<'a>,
+    mut room: usize,
+    servers: &Servers,
+    fargate: &Fargate,
+) -> Result<Fetched<'a>, SecretError> {
+    let asked: Vec<_> = wanted.iter().map(async |(key, secret)| (*key, secret.fetch(servers, fargate).await)).collect();
+    let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
+    let mut fetched = Fetched::new();
+    while let Some((key, answer)) = answers.next().await {
+        let bytes = answer.as_ref().map_or(0, |value| value.expose_secret().len());
+        room = room.checked_sub(bytes).ok_or_else(|| {
+            let most = MOST_BYTES >> 20;
+            SecretError::Configuration(format!("the values of the job's secrets are more than {most} MiB together"))
+        })?;
+        fetched.push((key, answer));
+    }
+    // What is said of several does not depend on who was first.
+    fetched.sort_by_key(|(key, _)| *key);
+    Ok(fetched)
+}
+
+/// How many bytes there may still come.
+fn room(known: &[ResolvedSecret]) -> usize {
+    MOST_BYTES.saturating_sub(known.iter().map(|secret| secret.value.expose_secret().len()).sum())
 }
 
 /// Takes those that are there over into `known`; `wanted` keeps the others. The error is the one that matters most: what
@@ -135,7 +170,6 @@ fn pause(attempt: u32, exponential: bool) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use job::secret::ExposeSecret;
     use serde_json::json;
 
     use super::*;

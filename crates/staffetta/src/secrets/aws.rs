@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ::aws::fargate::CallError;
+use ::aws::CallError;
+use ::aws::fargate::{Credentials, Fargate};
 use ::aws::{SecretRequest, SecretsManager, WebIdentity};
 use job::secret::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
+use tokio::sync::OnceCell;
 
 use super::SecretError;
 use super::members::Members;
@@ -15,7 +17,13 @@ const LONGEST_SESSION_NAME: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct AwsSecret {
-    request: SecretRequest,
+    secret_id: String,
+    version_id: Option<String>,
+    version_stage: Option<String>,
+    /// None: the runner's.
+    region: Option<String>,
+    /// None: it is read as the manager.
+    role: Option<WebIdentity>,
     /// The value is JSON, and only this member of it is wanted.
     field: Option<String>,
 }
@@ -44,22 +52,41 @@ impl AwsSecret {
                 );
             }
         };
-        let request = SecretRequest {
+        Ok(Self {
             secret_id,
             version_id: members.first(&["/version_id"]),
             version_stage: members.first(&["/version_stage"]),
             region: members.first(&["/region", "/server/region"]),
             role,
-        };
-        Ok(Self { request, field: members.first(&["/field"]) })
+            field: members.first(&["/field"]),
+        })
     }
 
-    pub async fn fetch(&self, aws: &SecretsManager) -> Result<SecretString, SecretError> {
-        let id = &self.request.secret_id;
-        let value = aws.get(&self.request).await.map_err(|error| judge(error, &self.request))?;
+    pub async fn fetch(&self, aws: &OnceCell<SecretsManager>, fargate: &Fargate) -> Result<SecretString, SecretError> {
+        let id = &self.secret_id;
+        // The credentials of whoever runs a pipeline on a laptop are not the pipeline's.
+        if self.role.is_none() && fargate.credentials() == Credentials::MadeUp {
+            return Err(SecretError::Configuration(format!(
+                "aws_secrets_manager without a token reads {id} as the manager, and here the manager has no account of AWS: give \
+                 the secret a token and a role_arn, or run the job on a runner in AWS"
+            )));
+        }
+        let request = self.request(fargate.region());
+        let aws = aws.get_or_init(|| SecretsManager::connect(fargate.region())).await;
+        let value = aws.get(&request).await.map_err(|error| judge(error, id))?;
         match &self.field {
             Some(name) => field(&value, name, id),
             None => Ok(value),
+        }
+    }
+
+    fn request(&self, own_region: &str) -> SecretRequest {
+        SecretRequest {
+            secret_id: self.secret_id.clone(),
+            version_id: self.version_id.clone(),
+            version_stage: self.version_stage.clone(),
+            region: self.region.clone().unwrap_or_else(|| own_region.to_owned()),
+            role: self.role.clone(),
         }
     }
 }
@@ -94,8 +121,7 @@ fn field(value: &SecretString, name: &str, id: &str) -> Result<SecretString, Sec
     }
 }
 
-fn judge(error: CallError, request: &SecretRequest) -> SecretError {
-    let id = &request.secret_id;
+fn judge(error: CallError, id: &str) -> SecretError {
     match &error {
         CallError::Throttled(_) | CallError::NoAnswer(_) => {
             SecretError::Unavailable(format!("AWS Secrets Manager, {id}: {error}"))
@@ -120,7 +146,7 @@ fn judge(error: CallError, request: &SecretRequest) -> SecretError {
 
 #[cfg(test)]
 mod tests {
-    use ::aws::fargate::Refusal;
+    use ::aws::Refusal;
     use serde_json::{Value, json};
 
     use super::*;
@@ -145,8 +171,8 @@ mod tests {
         ] {
             let mut entry = entry;
             entry["secret_id"] = json!("db");
-            let request = read(&entry).expect("readable").request;
-            assert_eq!(request.region.as_deref(), region, "{entry}");
+            let request = read(&entry).expect("readable").request("own-region-1");
+            assert_eq!(request.region, region.unwrap_or("own-region-1"), "{entry}");
             assert_eq!(request.role.as_ref().map(|role| role.role_arn.as_str()), role, "{entry}");
             assert!(request.role.is_none_or(|role| role.token.expose_secret() == "the.jwt"), "{entry}");
         }
@@ -201,10 +227,8 @@ mod tests {
 
     #[test]
     fn what_aws_answers_is_the_jobs_fault_the_servers_or_a_missing_value() {
-        let request =
-            SecretRequest { secret_id: "db".into(), version_id: None, version_stage: None, region: None, role: None };
         let refused = |code: &str| CallError::Refused(Refusal { code: code.into(), message: "said".into() });
-        let judge = |error| judge(error, &request);
+        let judge = |error| judge(error, "db");
         assert!(matches!(judge(refused("ResourceNotFoundException")), SecretError::Missing(_)));
         assert!(matches!(judge(refused("AccessDeniedException")), SecretError::Configuration(_)));
         assert!(matches!(judge(refused("InvalidRequestException")), SecretError::Configuration(_)));

@@ -9,6 +9,7 @@ mod vault;
 use std::time::Duration;
 
 use ::aws::SecretsManager;
+use ::aws::fargate::Fargate;
 use job::outcome::SystemFailure;
 use job::secret::SecretString;
 use serde_json::Value;
@@ -57,7 +58,7 @@ impl SecretError {
 /// The ways to the servers, shared by all jobs.
 pub struct Servers {
     http: reqwest::Client,
-    /// Found when the first job needs it: a manager outside of AWS has no region and no credentials.
+    /// Made when the first job needs it: a manager outside of AWS has no credentials.
     aws: OnceCell<SecretsManager>,
 }
 
@@ -111,14 +112,15 @@ impl Secret {
         }
     }
 
-    /// Asks the server. Takes minutes at the most; may be dropped at any time.
-    pub async fn fetch(&self, servers: &Servers) -> Result<SecretString, SecretError> {
+    /// Asks the server. Takes minutes at the most; may be dropped at any time. A secret of AWS that names no region and no
+    /// role is read in the region of `fargate` and with its credentials.
+    pub async fn fetch(&self, servers: &Servers, fargate: &Fargate) -> Result<SecretString, SecretError> {
         let mut tries = 1;
         loop {
             let fetched = match &self.source {
                 Source::Vault(secret) => secret.fetch(&servers.http).await,
                 Source::GitLab(secret) => secret.fetch(&servers.http).await,
-                Source::Aws(secret) => secret.fetch(servers.aws.get_or_init(SecretsManager::connect).await).await,
+                Source::Aws(secret) => secret.fetch(&servers.aws, fargate).await,
             };
             match fetched {
                 Err(SecretError::Unavailable(reason)) if tries < TRIES => {
