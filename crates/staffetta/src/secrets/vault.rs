@@ -14,8 +14,8 @@ use super::members::Members;
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 const MOST_REDIRECTS: usize = 3;
-/// Vault keeps no larger secret; who answers more is no Vault.
-const LONGEST_ANSWER: usize = 4 << 20;
+/// Vault's own limit for an entry, as it is delivered.
+const LONGEST_ANSWER: usize = 1 << 20;
 /// Characters of a server's own words in the job's log.
 const MOST_SAID: usize = 500;
 
@@ -149,16 +149,19 @@ impl Server {
 
     /// One request. Errors are those of the way there.
     async fn ask(&self, request: RequestBuilder) -> Result<Answer, SecretError> {
+        // Jobs choose the address. Why there is no answer would tell them which ports of the manager's network are open.
         let away = |error: reqwest::Error| {
             let error = anyhow::Error::from(error.without_url());
-            SecretError::Unavailable(format!("{self} does not answer: {error:#}"))
+            tracing::info!(server = %self, error = %format!("{error:#}"), "a server of secrets does not answer");
+            SecretError::Unavailable(format!("{self} does not answer"))
         };
         let mut response = request.header(REQUEST, "true").send().await.map_err(away)?;
         let mut text = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(away)? {
             text.extend_from_slice(&bytes);
             if text.len() > LONGEST_ANSWER {
-                return Err(self.unexpected("its answer is too long"));
+                let most = LONGEST_ANSWER >> 20;
+                return Err(SecretError::Configuration(format!("{self} answered more than {most} MiB")));
             }
         }
         let body = serde_json::from_slice(&text).unwrap_or_default();
