@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::cache_renewal::Renewal;
 use super::cache_seal::seal;
-use super::errand::Errand;
+use super::errand::{End, Errand};
 use crate::config;
 
 /// A job that is about to end is handed over all the same, and its signatures must not have ended before.
@@ -99,28 +99,37 @@ impl Signing {
 
     /// What the agent gets, and what is needed to give it more where that does not hold until the job's end. A job whose
     /// caches cannot be signed runs without them.
-    pub async fn end(self, errand: &Errand<'_>, nonce: &Nonce) -> Option<(RemoteCaches, Option<Renewal>)> {
-        let signers = match self.signers.await {
+    pub async fn end(
+        self,
+        errand: &mut Errand<'_>,
+        nonce: &Nonce,
+    ) -> Result<Option<(RemoteCaches, Option<Renewal>)>, End> {
+        let signers = tokio::select! {
+            signers = self.signers => signers,
+            end = errand.interrupts.next() => return Err(end),
+        };
+        let signers = match signers {
             Ok(Ok(signers)) => signers,
             Ok(Err(error)) => {
                 warn!(runner = %errand.runner.settings.name, %error, "a job gets no cache");
                 errand.log.warn(&format!("{error}. The job runs without its cache."));
-                return None;
+                return Ok(None);
             }
             Err(panicked) => {
                 warn!(runner = %errand.runner.settings.name, %panicked, "a job gets no cache");
-                return None;
+                errand.log.warn("Signing the addresses of the cache failed. The job runs without its cache.");
+                return Ok(None);
             }
         };
         let left = errand.interrupts.deadline.saturating_duration_since(Instant::now()).max(SHORTEST);
         let now = SystemTime::now();
-        let store = errand.runner.caches.as_ref()?;
+        let Some(store) = &errand.runner.caches else { return Ok(None) };
         let (mut caches, until) = store.sign(&self.wanted, &signers, now, left);
         if until >= now + left {
-            return Some((caches, None));
+            return Ok(Some((caches, None)));
         }
         let renewal = Renewal { wanted: self.wanted, until };
         caches.renewal = seal(&errand.runner.settings.token, nonce, &renewal);
-        Some((caches, Some(renewal)))
+        Ok(Some((caches, Some(renewal))))
     }
 }

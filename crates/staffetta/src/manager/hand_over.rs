@@ -58,7 +58,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
     let job = errand.assigned.received.payload.id;
     errand.log.say("Handing the job over to its task");
     let (caches, renewal) = match signing {
-        Some(signing) => signing.end(errand, &launched.nonce).await.unzip(),
+        Some(signing) => signing.end(errand, &launched.nonce).await?.unzip(),
         None => (None, None),
     };
     let message = message(errand, caches).await;
