@@ -92,7 +92,7 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
                 renewal,
                 ours: true,
             };
-            shared.supervise(supervised, (held, entry, Some(slot)));
+            shared.supervise(supervised, (held, Some((entry, slot))));
         }
         Err(end) => {
             if let End::Report(outcome) = &end {

@@ -119,7 +119,7 @@ impl Shared {
     }
 
     /// The slot is taken and the job held until its task has ended and GitLab knows it.
-    fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, JobEntry, Option<Slot>)) {
+    fn supervise(self: &Arc<Self>, job: Supervised, taken: (Held, Option<(JobEntry, Slot)>)) {
         let shared = self.clone();
         self.supervised.spawn(async move {
             let mut stop = shared.stop.subscribe();
@@ -372,12 +372,14 @@ async fn reap_one(shared: &Arc<Shared>, runner: &Arc<Runner>) -> Option<usize> {
                 info!(runner = %runner.settings.name, %job, task = %task.arn.id(), "found a running job of an earlier manager");
                 let held = runner.state.hold(job);
                 // A job of another manager that is alive counts there.
-                let slot = ours.then(|| shared.slots.take_regardless(&runner.state.slots));
+                let counted = ours.then(|| {
+                    let entry = runner.metrics.took_up().is_with_its_agent();
+                    (entry, shared.slots.take_regardless(&runner.state.slots))
+                });
                 let access = JobAccess { id: job, token };
                 let renewal = cache_renewal.and_then(|sealed| visit.opened(runner, &sealed));
                 let supervised = journey::adopted(runner.clone(), *task, access, remaining, visit, renewal, ours);
-                let entry = runner.metrics.took_up().is_with_its_agent();
-                shared.supervise(supervised, (held, entry, slot));
+                shared.supervise(supervised, (held, counted));
             }
         }
     }

@@ -1,10 +1,15 @@
 //! The metrics with their names, their labels and what Prometheus is told of them.
 
+use std::collections::HashMap;
+
 use aws::fargate::Calls;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
+
+use super::jobs::Trio;
 
 /// Of one runner.
 const TRIO: [&str; 3] = ["runner", "runner_name", "system_id"];
@@ -254,10 +259,51 @@ impl Families {
         self.aws_throttles.inc_by(throttled);
     }
 
+    /// Drops every series of a runner that is none of these: who renames runners, or whose tokens are renewed, would have
+    /// more of them for ever.
+    pub fn keep_only(&self, runners: &[Trio]) {
+        for counters in [
+            &self.jobs_total,
+            &self.failed_jobs,
+            &self.queued_too_long,
+            &self.worker_feeds,
+            &self.worker_feed_failures,
+            &self.worker_health_check_failures,
+            &self.worker_processing_failures,
+            &self.api_statuses,
+        ] {
+            drop_others(counters, runners);
+        }
+        // `jobs` and `tasks_running` are made anew for each reader.
+        for gauges in [&self.limit, &self.requests, &self.requests_hard_limit, &self.requests_used_limit] {
+            drop_others(gauges, runners);
+        }
+        for gauges in [&self.queue_size, &self.queue_depth, &self.requests_adaptive_limit] {
+            drop_others(gauges, runners);
+        }
+        for histograms in [&self.job_duration, &self.queue_duration, &self.api_duration, &self.launch_seconds] {
+            drop_others(histograms, runners);
+        }
+    }
+
     /// One of [`Self::launch_seconds`].
     pub fn launch(&self, trio: &[String; 3], phase: &str) -> Histogram {
         let [runner, name, system_id] = trio.each_ref().map(String::as_str);
         self.launch_seconds.with_label_values(&[runner, name, system_id, phase])
+    }
+}
+
+/// A series without the runner's name stays for as long as any runner has its token.
+fn drop_others<T: MetricVecBuilder>(family: &MetricVec<T>, runners: &[Trio]) {
+    for gathered in family.collect() {
+        for metric in gathered.get_metric() {
+            let labels: HashMap<_, _> = metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            let is = |label: &str, value: &str| labels.get(label).is_none_or(|found| *found == value);
+            if !runners.iter().any(|trio| is("runner", &trio[0]) && is("runner_name", &trio[1])) {
+                // It was there a moment ago; who dropped it meanwhile did the same.
+                let _ = family.remove(&labels);
+            }
+        }
     }
 }
 

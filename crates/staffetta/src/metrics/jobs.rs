@@ -41,7 +41,8 @@ impl Phase {
     }
 }
 
-type Trio = Arc<[String; 3]>;
+/// The short token, the name, and the manager's system id.
+pub type Trio = Arc<[String; 3]>;
 
 #[derive(Default)]
 pub struct Jobs {
@@ -79,10 +80,15 @@ impl Jobs {
 
     /// The runner is counted also while it has no job.
     pub fn known(&self, trio: &Trio) {
+        self.table().known(trio);
+    }
+
+    /// Forgets all runners but these and those that have jobs. Answers who is left.
+    pub fn keep_only(&self, configured: &[Trio]) -> Vec<Trio> {
         let mut table = self.table();
-        if !table.runners.contains(trio) {
-            table.runners.push(trio.clone());
-        }
+        let Table { jobs, runners, .. } = &mut *table;
+        runners.retain(|trio| configured.contains(trio) || jobs.values().any(|job| job.trio == *trio));
+        runners.clone()
     }
 
     pub fn enter(
@@ -94,6 +100,7 @@ impl Jobs {
         now: Instant,
     ) -> JobEntry {
         let mut table = self.table();
+        table.known(&trio);
         table.next += 1;
         let number = table.next;
         let job = Job { trio, url, since: now, phase: Phase::RunTask, phase_since: now };
@@ -133,6 +140,14 @@ impl Jobs {
             );
             list
         })
+    }
+}
+
+impl Table {
+    fn known(&mut self, trio: &Trio) {
+        if !self.runners.contains(trio) {
+            self.runners.push(trio.clone());
+        }
     }
 }
 

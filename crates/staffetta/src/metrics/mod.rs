@@ -48,11 +48,14 @@ impl Metrics {
     pub fn configured(&self, config: &Config) {
         self.families.concurrent.set(gauge(config.concurrent));
         self.families.worker_slots.set(gauge(config.concurrent));
-        self.families.limit.reset();
+        let mut configured = Vec::new();
         for runner in &config.runners {
             let limit = runner.limit.map_or(0, |limit| gauge(limit.get()));
-            self.of_runner(runner).limit(limit);
+            let metrics = self.of_runner(runner);
+            metrics.limit(limit);
+            configured.push(metrics.trio);
         }
+        self.families.keep_only(&self.jobs.keep_only(&configured));
         self.families.configuration_loaded.inc();
     }
 
@@ -89,4 +92,45 @@ impl Metrics {
 
 fn gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(name: &str, token: &str) -> Config {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config.toml");
+        let text = format!(
+            "concurrent = 2\n[[runners]]\nname = {name:?}\nurl = \"https://gitlab.example.com\"\ntoken = {token:?}\nexecutor = \"fargate\"\n\
+             [runners.fargate]\ncluster = \"ci\"\nsubnets = [\"subnet-1\"]\nsecurity_groups = [\"sg-1\"]\ntask_definition = \"ci\"\n"
+        );
+        std::fs::write(&file, text).expect("a file");
+        crate::config::load(&file).expect("a configuration").config
+    }
+
+    #[tokio::test]
+    async fn series_of_a_runner_that_is_gone_go_with_its_last_job() {
+        const OLD: &str = "glrt-t1_aaaaaaaaaaaa";
+        const NEW: &str = "glrt-t1_bbbbbbbbbbbb";
+        let metrics = Metrics::new(SystemId::new("s_000000000000"), Regions::default());
+        let old = config("dev", OLD);
+        metrics.configured(&old);
+        let runner = metrics.of_runner(&old.runners[0]);
+        drop(runner.asks());
+        let job = runner.took_up().is_with_its_agent();
+        let lines = async |text: &str| metrics.text().await.lines().filter(|line| line.contains(text)).count();
+
+        metrics.configured(&config("renamed", OLD));
+        assert!(lines("runner_name=\"dev\"").await > 0, "it has a job");
+        drop(job);
+        metrics.configured(&config("renamed", OLD));
+        assert_eq!(lines("runner_name=\"dev\"").await, 0);
+        assert!(lines("gitlab_runner_request_concurrency{").await > 0, "these are of the token");
+
+        metrics.configured(&config("renamed", NEW));
+        assert_eq!(lines("aaaaaaaa").await, 0);
+        assert!(lines("bbbbbbbb").await > 0);
+        assert!(lines("gitlab_runner_configuration_loaded_total 4").await > 0, "what is of no runner stays");
+    }
 }

@@ -11,7 +11,7 @@ use job::secret::ExposeSecret;
 use prometheus::IntGauge;
 
 use super::families::Families;
-use super::jobs::{JobEntry, Jobs};
+use super::jobs::{JobEntry, Jobs, Trio};
 use super::{Metrics, api, gauge};
 use crate::config;
 
@@ -24,8 +24,7 @@ const EXECUTOR: &str = "fargate";
 pub struct RunnerMetrics {
     families: Arc<Families>,
     jobs: Arc<Jobs>,
-    /// The short token, the name, and the manager's system id.
-    trio: Arc<[String; 3]>,
+    pub(super) trio: Trio,
     url: Arc<str>,
 }
 
