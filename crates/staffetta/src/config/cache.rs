@@ -29,6 +29,9 @@ pub fn cache(runner: &mut Section) -> Option<Cache> {
     let mut section = runner.section("cache")?;
     let kind = section.filled_text("Type");
     let path = section.word("Path");
+    if path.split('/').any(|part| part == "..") {
+        section.wrong("Path", "must not have \"..\" for a part: names of objects cannot lead upwards");
+    }
     let shared = section.flag("Shared").unwrap_or(false);
     let max_archive_size = section.number("MaxUploadedArchiveSize", "a whole number of bytes").unwrap_or(0);
     let s3 = match kind {
@@ -83,21 +86,43 @@ fn s3(mut section: Section) -> S3Config {
     if bucket.is_empty() {
         section.missing("BucketName", "name the bucket of the caches");
     }
+    let no_name = |text: &str| text.contains(|c: char| c == '/' || c.is_whitespace());
+    if no_name(&bucket) {
+        section.wrong("BucketName", "must be the bucket's name alone; names of folders belong to `runners.cache.Path`");
+    }
+    if server_address.as_deref().is_some_and(no_name) {
+        let host =
+            "must be a host or host:port, such as \"minio:9000\": without https://, and http:// is Insecure = true";
+        section.wrong("ServerAddress", host);
+    }
+    let region = section.filled_text("BucketLocation").map(|found| found.value);
+    let is_region = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !region.as_deref().is_none_or(is_region) {
+        section.wrong("BucketLocation", "must be a region, such as \"eu-central-1\"");
+    }
     let config = S3Config {
         insecure: section.flag("Insecure").unwrap_or(false),
         bucket,
-        region: section.filled_text("BucketLocation").map(|found| found.value),
+        region,
         keys,
         encryption: encryption(&mut section),
         dual_stack: section.flag("DualStack").unwrap_or(true),
         path_style: section.flag("PathStyle"),
         accelerate: section.flag("Accelerate").unwrap_or(false),
-        role: section.filled_text("RoleARN").map(|found| found.value),
-        upload_role: section.filled_text("UploadRoleARN").map(|found| found.value),
+        role: role(&mut section, "RoleARN"),
+        upload_role: role(&mut section, "UploadRoleARN"),
         server_address,
     };
     section.finish(S3_WITHOUT_EFFECT);
     config
+}
+
+fn role(section: &mut Section, key: &'static str) -> Option<String> {
+    let role = section.filled_text(key)?.value;
+    if !role.starts_with("arn:") {
+        section.wrong(key, "must be the ARN of a role, such as \"arn:aws:iam::123456789012:role/caches\"");
+    }
+    Some(role)
 }
 
 /// As GitLab's runner decides: without an `AuthenticationType`, keys count only beside a `ServerAddress`.

@@ -327,6 +327,32 @@ config.toml:7: `runners.cache.s3.SecretKey` is missing: AuthenticationType = "ac
 }
 
 #[test]
+fn addresses_and_names_of_a_store_that_cannot_be_any_are_all_told_at_once() {
+    let text = with_cache(
+        r#"[runners.cache]
+Type = "s3"
+Path = "ci/../other"
+[runners.cache.s3]
+ServerAddress = "https://minio:9000"
+BucketName = "caches/ci"
+BucketLocation = "eu-west-1/x"
+RoleARN = "caches"
+UploadRoleARN = "role/caches""#,
+    );
+    insta::assert_snapshot!(mistakes(&text), @r#"
+config.toml:9: `runners.cache.Path` must not have ".." for a part: names of objects cannot lead upwards
+config.toml:11: `runners.cache.s3.ServerAddress` must be a host or host:port, such as "minio:9000": without https://, and http:// is Insecure = true
+config.toml:12: `runners.cache.s3.BucketName` must be the bucket's name alone; names of folders belong to `runners.cache.Path`
+config.toml:13: `runners.cache.s3.BucketLocation` must be a region, such as "eu-central-1"
+config.toml:14: `runners.cache.s3.RoleARN` must be the ARN of a role, such as "arn:aws:iam::123456789012:role/caches"
+config.toml:15: `runners.cache.s3.UploadRoleARN` must be the ARN of a role, such as "arn:aws:iam::123456789012:role/caches""#);
+    for address in ["minio:9000/", "minio 9000", "http://minio"] {
+        let s3 = format!("cache = {{ Type = \"s3\", s3 = {{ BucketName = \"b\", ServerAddress = \"{address}\" }} }}");
+        assert!(mistakes(&with_cache(&s3)).contains("`runners.cache.s3.ServerAddress` must be"), "{address}");
+    }
+}
+
+#[test]
 fn keys_and_tables_of_caches_that_are_not_used_are_warned_about() {
     let told = |table: &str| {
         let warnings = usable(&with_cache(table)).warnings;
