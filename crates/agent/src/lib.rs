@@ -4,6 +4,7 @@
 //! [`detached`] are the two ways by which a job arrives.
 
 pub mod archive;
+mod blocking;
 pub mod container;
 pub mod detached;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One job, from its hand-over to its final state (protocol 7.1).
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use job::settings::Settings;
 use job::trace::line;
 use job::variables::Variables;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::blocking::blocking;
 use crate::process::Orphans;
 use crate::shell::{self, Echo, Frame};
 use crate::stages::{self, Failure};
@@ -22,6 +24,9 @@ use crate::workspace::Workspace;
 
 /// ECS kills a task 30 seconds after it told it to stop; the last word must be out by then.
 const LAST_WORD: Duration = Duration::from_secs(25);
+
+/// What is still to be removed may be much, and GitLab waits for the outcome.
+const LAST_CLEAN_UP: Duration = Duration::from_secs(5);
 
 /// A job that could not even be begun here: GitLab does not know how it ended.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +76,8 @@ pub async fn run(
     let run = Run::new(hand_over, renewals, terminated.clone(), orphans)?;
     let outcome = run.journey().await;
     // A job that ended before its last stage leaves nothing secret either.
-    if let Err(error) = run.workspace.clean_up(&run.variables) {
+    let cleaned_up = timeout(LAST_CLEAN_UP, run.clean_up()).await;
+    if let Err(error) = cleaned_up.unwrap_or_else(|late| Err(late.into())) {
         tracing::warn!(%error, "cannot remove the job's temporary files");
     }
     let stopped = *terminated.borrow();
@@ -176,9 +182,9 @@ impl Run {
     /// Walks the stages in GitLab's order; a failure before the script skips the scripts only.
     async fn stages(&self) -> Result<(), Failure> {
         stages::prepare::run(self).await?;
-        let mut result = self.before_the_script().await;
+        let (mut result, mut status) = (self.before_the_script().await, stages::RUNNING);
         match &result {
-            Ok(()) => result = self.scripts().await,
+            Ok(()) => (result, status) = self.scripts().await,
             // Before the script a cancel ends the job outright (protocol 4.8).
             Err(Failure::Stopped(_)) => return result,
             Err(_) => {}
@@ -187,16 +193,16 @@ impl Run {
             return result;
         }
         let succeeded = result.is_ok();
-        let saved = stages::archive_cache::run(self, succeeded).await;
+        let saved = stages::archive_cache::run(self, succeeded, status).await;
         if saved.as_ref().is_err_and(Failure::ends_the_job) {
             return saved;
         }
-        match stages::upload_artifacts::run(self, succeeded).await {
+        match stages::upload_artifacts::run(self, succeeded, status).await {
             Err(failure) if failure.ends_the_job() => return Err(failure),
             // A lost artifact fails a job that was fine; it does not hide why one was not.
             uploaded => result = result.and(saved).and(uploaded),
         }
-        stages::cleanup::run(self).await;
+        stages::cleanup::run(self, status).await;
         result
     }
 
@@ -206,11 +212,12 @@ impl Run {
         stages::download_artifacts::run(self).await
     }
 
-    async fn scripts(&self) -> Result<(), Failure> {
+    /// With the `CI_JOB_STATUS` of all later stages, as GitLab's runner has it.
+    async fn scripts(&self) -> (Result<(), Failure>, &'static str) {
         let result = stages::step_script::run(self).await;
         let status = match &result {
             Ok(()) => "success",
-            Err(failure) if failure.ends_the_job() => return result,
+            Err(failure) if failure.ends_the_job() => return (result, stages::RUNNING),
             Err(Failure::Stopped(Stop::StageTimedOut)) => {
                 let hint = "https://docs.gitlab.com/ci/runners/configure_runners/#set-script-and-after-script-timeouts";
                 self.trace.line(&line::warning(&format!("the script was ended by RUNNER_SCRIPT_TIMEOUT, see {hint}")));
@@ -222,10 +229,17 @@ impl Run {
             }
             Err(Failure::Exit(_) | Failure::System(..)) => "failed",
         };
-        match stages::after_script::run(self, status).await {
+        let result = match stages::after_script::run(self, status).await {
             Err(failure) if failure.ends_the_job() => Err(failure),
             after => result.and(after),
-        }
+        };
+        (result, status)
+    }
+
+    /// Removes what must not stay of a job.
+    pub async fn clean_up(&self) -> io::Result<()> {
+        let (workspace, variables) = (self.workspace.clone(), self.variables.clone());
+        blocking(move |_| workspace.clean_up(&variables)).await?
     }
 
     fn outcome_of(&self, failure: Failure) -> Outcome {

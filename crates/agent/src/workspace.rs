@@ -1,7 +1,7 @@
 //! The directories of a job, and what every stage finds in its environment (protocol 7.2.2, 7.2.3).
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use job::secret::ExposeSecret;
 use job::variables::Variables;
+use nix::fcntl::OFlag;
 
 /// The names by which manager and agent speak to each other; no business of the job's.
 const OURS: [&str; 7] = [
@@ -129,6 +130,20 @@ impl Workspace {
     }
 }
 
+/// The value of a variable in this environment.
+pub fn variable(environment: &Environment, name: &str) -> Option<String> {
+    Some(environment.get(OsStr::new(name))?.to_string_lossy().into_owned())
+}
+
+/// Opens a regular file for reading, and nothing else: a pipe would be waited for, and a device may never end.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
 /// One line of the file: white space around it does not count. What no process can be given is left out.
 fn assignment(line: &[u8]) -> Option<(OsString, OsString)> {
     let line = line.trim_ascii();
@@ -221,6 +236,20 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).expect("the file"), "secret\n");
         workspace.clean_up(&variables).expect("a clean-up");
         assert!(!workspace.temporary.exists());
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (pipe, link) = (dir.path().join("pipe"), dir.path().join("link"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        std::os::unix::fs::symlink("/dev/zero", &link).expect("a link");
+        for path in [&pipe, &link, dir.path()] {
+            assert_eq!(open_regular(path).expect_err("no file").to_string(), "it is not a regular file");
+        }
+        assert_eq!(open_regular(&dir.path().join("none")).expect_err("none").kind(), io::ErrorKind::NotFound);
+        fs::write(dir.path().join("file"), "x").expect("a file");
+        assert_eq!(io::read_to_string(open_regular(&dir.path().join("file")).expect("it")).expect("it"), "x");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::civil;
@@ -30,11 +31,13 @@ pub enum ExtractError {
     Escapes(String),
     #[error("cannot unpack {path}: {reason}", path = path.display(), reason = in_words(source))]
     File { path: PathBuf, source: io::Error },
+    #[error("nobody waits for the files")]
+    Abandoned,
 }
 
 /// Unpacks all entries below `root`, over what is there; returns how many they were. An entry that
-/// leaves `root` by its name, or through a link, ends the extraction.
-pub fn extract(mut archive: File, root: &Path) -> Result<usize, ExtractError> {
+/// leaves `root` by its name, or through a link, ends the extraction, and so does `abandoned`.
+pub fn extract(mut archive: File, root: &Path, abandoned: &AtomicBool) -> Result<usize, ExtractError> {
     let unreadable = |error: &dyn std::fmt::Display| ExtractError::Unreadable(error.to_string());
     let mut start = [0; 16];
     let read = archive.read(&mut start).and_then(|read| archive.rewind().map(|()| read));
@@ -45,7 +48,7 @@ pub fn extract(mut archive: File, root: &Path) -> Result<usize, ExtractError> {
     let root = root.canonicalize().map_err(|source| ExtractError::File { path: root.into(), source })?;
     let user = (nix::unistd::geteuid(), nix::unistd::getegid());
     let us = user.0.is_root().then(|| (user.0.as_raw(), user.1.as_raw()));
-    let mut extraction = Extraction { root: &root, us, inside: HashSet::new(), directories: Vec::new() };
+    let mut extraction = Extraction { root: &root, abandoned, us, inside: HashSet::new(), directories: Vec::new() };
     for index in 0..zip.len() {
         match zip.by_index(index).map(|mut entry| extraction.entry(&mut entry)) {
             Ok(done) => done?,
@@ -83,6 +86,7 @@ fn reason(error: &ZipError) -> String {
 struct Extraction<'r> {
     /// Without any link on the way to it.
     root: &'r Path,
+    abandoned: &'r AtomicBool,
     /// User and group, if they may give files away.
     us: Option<(u32, u32)>,
     /// Directories that were found to be below the root. Looking costs more than writing a small file.
@@ -105,6 +109,9 @@ struct Attributes {
 
 impl Extraction<'_> {
     fn entry<R: Read>(&mut self, entry: &mut ZipFile<'_, R>) -> Result<(), ExtractError> {
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(ExtractError::Abandoned);
+        }
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
         let Some(relative) = enclosed(entry.name_raw()) else { return Err(ExtractError::Escapes(name)) };
         if relative.as_os_str().is_empty() {
@@ -142,11 +149,27 @@ impl Extraction<'_> {
                 }
                 created => created.map_err(failed)?,
             };
-            copy(entry, &mut file, &name, &relative)?;
+            self.copy(entry, &mut file, &name, &relative)?;
             attributes.give_away(&path);
             attributes.set(&file).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Tells an entry that cannot be read from a disk that takes no more.
+    fn copy(&self, entry: &mut impl Read, file: &mut File, name: &str, path: &Path) -> Result<(), ExtractError> {
+        let mut buffer = vec![0; BUFFER];
+        while !self.abandoned.load(Ordering::Relaxed) {
+            match entry.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => file
+                    .write_all(&buffer[..read])
+                    .map_err(|source| ExtractError::File { path: path.to_owned(), source })?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(corrupt(name, &error)),
+            }
+        }
+        Err(ExtractError::Abandoned)
     }
 
     /// Removes what stands in the way.
@@ -176,21 +199,6 @@ impl Extraction<'_> {
             set().map_err(|source| ExtractError::File { path: path.clone(), source })?;
         }
         Ok(())
-    }
-}
-
-/// Tells an entry that cannot be read from a disk that takes no more.
-fn copy(entry: &mut impl Read, file: &mut File, name: &str, path: &Path) -> Result<(), ExtractError> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match entry.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => file
-                .write_all(&buffer[..read])
-                .map_err(|source| ExtractError::File { path: path.to_owned(), source })?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(corrupt(name, &error)),
-        }
     }
 }
 
@@ -284,6 +292,18 @@ mod tests {
 
     use super::*;
     use crate::archive::write::write;
+
+    fn extract(archive: File, root: &Path) -> Result<usize, ExtractError> {
+        super::extract(archive, root, &AtomicBool::new(false))
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_unpacked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let zip = archive(|writer| file(writer, "file", "x"));
+        let ended = super::extract(zip, dir.path(), &AtomicBool::new(true));
+        assert!(matches!(ended, Err(ExtractError::Abandoned)) && !dir.path().join("file").exists());
+    }
 
     fn archive(make: impl FnOnce(&mut ZipWriter<File>)) -> File {
         let file = tempfile::tempfile().expect("a file");

@@ -5,7 +5,7 @@
 //! ```text
 //! select::select(project, &Wanted { paths, exclude, untracked }) -> Selection { entries, notes }
 //! write::write(format, project, &entries, level, into: impl io::Write)
-//! extract::extract(archive: File, root) -> how many entries
+//! extract::extract(archive: File, root, abandoned) -> how many entries
 //! ```
 //!
 //! An archive is written front to back, so `into` may be a file or a connection.

@@ -21,7 +21,8 @@ pub async fn fetch(client: &Client, mut remote: GitRemote, sources: &Sources) ->
     let refspecs: Vec<_> = sources.refspecs.iter().filter_map(|text| Refspec::parse(text)).collect();
     let listed = list(client, &remote, &refspecs, &format).await?;
     let references = select(&refspecs, &listed)?;
-    let repository = store::create(sources)?;
+    let new = sources.clone();
+    let repository = blocking(move |_| store::create(&new)).await?;
     if !references.is_empty() {
         let shallow = download(client, &remote, sources, &references, &repository).await?;
         repository.write_shallow(&shallow)?;

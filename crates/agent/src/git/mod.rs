@@ -13,14 +13,15 @@ mod untracked;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 pub use checkout::checkout;
 pub use fetch::fetch;
+use job::payload::GitInfo;
 pub use untracked::untracked;
 
 /// What is to be fetched, and where to.
+#[derive(Clone)]
 pub struct Sources {
     pub project: PathBuf,
     /// For `.git/config`, beside what every repository has there: no credentials.
@@ -47,6 +48,12 @@ pub enum GitError {
     Protocol(String),
     #[error("cannot write the repository: {0}")]
     Disk(#[from] io::Error),
+    #[error(
+        "this image has no git, and without it no file of the repository, in any commit that is fetched, may be larger than \
+         {limit} MiB: add the package git to the image",
+        limit = store::LARGEST >> 20
+    )]
+    TooLarge,
     /// A pack, an object or a tree that is none, or one that would write outside of the project.
     #[error("{0}")]
     Broken(String),
@@ -65,18 +72,13 @@ fn broken<E: std::error::Error>(what: &str) -> impl Fn(E) -> GitError + '_ {
     }
 }
 
-/// Does work on a thread of its own, which is told to end when nobody waits for it any more.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&AtomicBool) -> Result<T, GitError> + Send + 'static,
 ) -> Result<T, GitError> {
-    struct Abandoned(Arc<AtomicBool>);
-    impl Drop for Abandoned {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    let abandoned = Arc::new(AtomicBool::new(false));
-    let _guard = Abandoned(abandoned.clone());
-    let done = tokio::task::spawn_blocking(move || work(&abandoned)).await;
-    done.unwrap_or_else(|error| Err(GitError::Broken(error.to_string())))
+    crate::blocking::blocking(work).await.unwrap_or_else(|error| Err(GitError::Broken(error.to_string())))
+}
+
+/// `sha1` or `sha256`: how the job's repository names its objects.
+pub fn object_format(git: &GitInfo) -> String {
+    if git.repo_object_format.is_empty() { "sha1".into() } else { git.repo_object_format.clone() }
 }

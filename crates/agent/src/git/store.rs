@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 
 use super::{GitError, Sources, broken};
 
+/// Of an object, which is in memory as a whole when its name is computed and when it is checked out.
+pub const LARGEST: usize = 512 << 20;
+
 /// A `.git` directory.
 #[derive(Clone)]
 pub struct Repository {
@@ -83,9 +86,12 @@ impl Repository {
             abandoned,
             bases,
             self.hash,
-            gix_pack::bundle::write::Options::default(),
+            gix_pack::bundle::write::Options { alloc_limit_bytes: Some(LARGEST), ..Default::default() },
         );
-        let stored = stored.map_err(broken("the pack cannot be stored"))?;
+        let stored = stored.map_err(|error| match error.is_resource_exhausted() {
+            true => GitError::TooLarge,
+            false => broken("the pack cannot be stored")(error),
+        })?;
         for file in [stored.data_path, stored.index_path].into_iter().flatten() {
             // As git has them: other users of the task may read them.
             fs::set_permissions(file, Permissions::from_mode(0o444))?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use job::cache::{Key, Policy};
 use job::payload::Cache;
@@ -14,14 +15,16 @@ use tempfile::NamedTempFile;
 
 use super::Failure;
 use super::cache_store::CacheStore;
-use super::packing::{LIMITS, blocking, tell, untracked};
+use super::packing::{LIMITS, expanded, untracked};
 use crate::archive::in_words;
 use crate::archive::select::{Wanted, select};
 use crate::archive::write::{DEFAULT_LEVEL, compression_level, write};
+use crate::blocking::WhileWanted;
 use crate::run::Run;
 use crate::transfer::write_metadata;
 
-pub async fn run(run: &Run, succeeded: bool) -> Result<(), Failure> {
+/// `status` is the `CI_JOB_STATUS` that the script left.
+pub async fn run(run: &Run, succeeded: bool, status: &str) -> Result<(), Failure> {
     let applies = |cache: &&Cache| cache.is_used() && cache.when.applies(succeeded);
     let wanted: Vec<_> = run.payload.cache.iter().filter(applies).collect();
     if wanted.is_empty() {
@@ -31,11 +34,11 @@ pub async fn run(run: &Run, succeeded: bool) -> Result<(), Failure> {
         true => ("archive_cache", "Saving cache for successful job"),
         false => ("archive_cache_on_failure", "Saving cache for failed job"),
     };
-    run.section(name, title, save_all(run, &wanted)).await
+    run.section(name, title, save_all(run, &wanted, status)).await
 }
 
-async fn save_all(run: &Run, wanted: &[&Cache]) -> Result<(), Failure> {
-    let store = CacheStore::open(run)?;
+async fn save_all(run: &Run, wanted: &[&Cache], status: &str) -> Result<(), Failure> {
+    let store = CacheStore::open(run, status)?;
     for cache in wanted {
         let Some(key) = store.told(cache.own_key(&run.payload, &run.variables), "archiving") else { continue };
         let policy = cache.policy(&run.variables);
@@ -71,7 +74,7 @@ async fn save(store: &CacheStore<'_>, cache: &Cache, key: &Key) -> Result<Result
     let (project, looked_at) = (run.workspace.project.clone(), archive.clone());
     let changed = {
         let entries = entries.clone();
-        blocking(move || is_changed(&project, &entries, &looked_at)).await?
+        run.blocking(LIMITS, move |_| is_changed(&project, &entries, &looked_at)).await?
     };
     if changed {
         if let Err(reason) = pack(store, key, entries, &archive).await? {
@@ -86,12 +89,14 @@ async fn save(store: &CacheStore<'_>, cache: &Cache, key: &Key) -> Result<Result
 
 async fn select_files(store: &CacheStore<'_>, cache: &Cache) -> Result<BTreeSet<PathBuf>, Failure> {
     let run = store.run;
-    let paths = store.expanded(&cache.paths);
+    let paths = expanded(run, &store.environment, LIMITS, "path", &cache.paths).await?;
     let untracked = if cache.untracked { Some(untracked(run, &store.environment).await?) } else { None };
     let project = run.workspace.project.clone();
-    let selecting = move || select(&project, &Wanted { paths: &paths, exclude: &[], untracked: untracked.as_deref() });
-    let selection = run.unless_stopped(LIMITS, blocking(selecting)).await??;
-    selection.notes.iter().for_each(|note| tell(run, note));
+    let selecting = move |_: &AtomicBool| {
+        select(&project, &Wanted { paths: &paths, exclude: &[], untracked: untracked.as_deref() })
+    };
+    let selection = run.blocking(LIMITS, selecting).await?;
+    selection.notes.iter().for_each(|note| run.tell(note));
     Ok(selection.entries)
 }
 
@@ -143,16 +148,18 @@ async fn pack(
         run.say(&line::warning(&format!("compression level {word:?} is invalid, falling back to default")));
         DEFAULT_LEVEL
     });
-    if store.addresses(&key.place).is_some() {
-        // The store has it: two archives at once may be more than the disk has room for.
-        let _ = fs::remove_file(archive);
-    }
+    let has_store = store.addresses(&key.place).is_some();
     let (project, archive, human) = (run.workspace.project.clone(), archive.to_owned(), key.human.clone());
-    let packing = move || {
+    let packing = move |abandoned: &AtomicBool| {
+        if has_store {
+            // The store has it: two archives at once may be more than the disk has room for.
+            let _ = fs::remove_file(&archive);
+        }
         let cannot = |error: std::io::Error| format!("cannot keep the cache: {}", in_words(&error));
         let directory = archive.parent().unwrap_or(Path::new("/"));
         let part = NamedTempFile::with_prefix_in("archive_", directory).map_err(cannot)?;
-        let mut into = BufWriter::with_capacity(1 << 20, part.as_file());
+        let into = BufWriter::with_capacity(1 << 20, part.as_file());
+        let mut into = WhileWanted { into, abandoned };
         write("zip", &project, &entries, level, &mut into).map_err(|error| error.to_string())?;
         into.flush().map_err(cannot)?;
         drop(into);
@@ -160,7 +167,7 @@ async fn pack(
         let metadata = Map::from_iter([("cachekey".to_owned(), Value::String(human))]);
         write_metadata(&archive, metadata).map_err(cannot)
     };
-    run.unless_stopped(LIMITS, blocking(packing)).await?
+    run.blocking(LIMITS, packing).await
 }
 
 async fn upload(store: &CacheStore<'_>, key: &Key, archive: &Path) -> Result<Result<(), String>, Failure> {

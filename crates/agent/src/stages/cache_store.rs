@@ -1,6 +1,5 @@
 //! Where a job's caches are kept: in the task, and in the runner's store if it has one (protocol 6.2, 6.3).
 
-use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -12,12 +11,10 @@ use job::hand_over::ObjectAddresses;
 use job::trace::line;
 use job::variables::project_path;
 
-use super::packing::tell;
-use super::{Failure, RUNNING};
-use crate::archive::expand::expand;
+use super::Failure;
 use crate::run::Run;
 use crate::transfer::{Patience, Transfer};
-use crate::workspace::Environment;
+use crate::workspace::{Environment, variable};
 
 pub struct CacheStore<'a> {
     pub run: &'a Run,
@@ -28,10 +25,11 @@ pub struct CacheStore<'a> {
 }
 
 impl<'a> CacheStore<'a> {
-    pub fn open(run: &'a Run) -> Result<Self, Failure> {
+    /// `status` is the `CI_JOB_STATUS` of the stage.
+    pub fn open(run: &'a Run, status: &str) -> Result<Self, Failure> {
         let environment = run
             .workspace
-            .environment(&run.variables, RUNNING)
+            .environment(&run.variables, status)
             .map_err(|error| Failure::system(format!("cannot write the stage's files: {error}")))?;
         // GitLab's helper sees the job's variables, so they choose its proxies.
         let proxies = Proxies::of(|name| variable(&environment, name));
@@ -43,17 +41,6 @@ impl<'a> CacheStore<'a> {
 
     pub fn variable(&self, name: &str) -> Option<String> {
         variable(&self.environment, name)
-    }
-
-    /// The paths of a cache with their variables, as a shell has them.
-    pub fn expanded(&self, paths: &[String]) -> Vec<String> {
-        let expanded = paths.iter().map(|path| {
-            expand(path, &|name| self.variable(name)).unwrap_or_else(|reason| {
-                self.run.say(&line::warning(&format!("invalid path {path:?}: {reason}; it is taken as it is")));
-                path.clone()
-            })
-        });
-        expanded.collect()
     }
 
     /// The key, if there is one; says what has to be said about it.
@@ -93,10 +80,6 @@ impl<'a> CacheStore<'a> {
 
     pub fn transfer(&self) -> Transfer<'a> {
         let (run, patience) = (self.run, Patience::new(self.run.settings.cache_request_timeout));
-        Transfer { http: self.http.clone(), patience, tell: Box::new(|note| tell(run, &note)) }
+        Transfer { http: self.http.clone(), patience, tell: Box::new(|note| run.tell(&note)) }
     }
-}
-
-fn variable(environment: &Environment, name: &str) -> Option<String> {
-    Some(environment.get(OsStr::new(name))?.to_string_lossy().into_owned())
 }

@@ -2,12 +2,15 @@
 
 use job::trace::line;
 
+use super::packing::LIMITS;
 use crate::run::Run;
 
-pub async fn run(run: &Run) {
+/// `status` is the `CI_JOB_STATUS` that the script left.
+pub async fn run(run: &Run, status: &str) {
     run.section("cleanup_file_variables", "Cleaning up project directory and file based variables", async {
-        super::get_sources::clean_up(run).await;
-        if let Err(error) = run.workspace.clean_up(&run.variables) {
+        super::get_sources::clean_up(run, status).await;
+        // Whoever stops it, it is tried once more at the very end.
+        if let Ok(Err(error)) = run.unless_stopped(LIMITS, run.clean_up()).await {
             run.say(&line::warning(&format!("cannot clean up: {error}")));
         }
     })

@@ -11,8 +11,10 @@ use job::trace::line;
 use tempfile::NamedTempFile;
 
 use super::Failure;
+use super::attempts::attempts;
 use crate::archive::extract::extract;
 use crate::archive::in_words;
+use crate::blocking::blocking;
 use crate::run::Run;
 use crate::stop::Limits;
 
@@ -22,15 +24,10 @@ pub async fn run(run: &Run) -> Result<(), Failure> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let mut attempts = run.settings.artifact_download_attempts;
-    loop {
-        let result = run.section("download_artifacts", "Downloading artifacts", download_all(run, &wanted)).await;
-        attempts -= 1;
-        match result {
-            Err(Failure::Exit(_)) if attempts > 0 => {}
-            result => return result,
-        }
-    }
+    attempts(run, run.settings.artifact_download_attempts, Limits::default(), |_| {
+        run.section("download_artifacts", "Downloading artifacts", download_all(run, &wanted))
+    })
+    .await
 }
 
 async fn download_all(run: &Run, wanted: &[&Dependency]) -> Result<(), Failure> {
@@ -60,7 +57,7 @@ async fn download(run: &Run, job: &Dependency) -> Result<(), Failure> {
     })?;
     run.say(&format!("{REPORT} ok  host={} {context} responseStatus=200 OK\n", downloaded.host));
     let (file, project) = (archive.reopen().map_err(not_stored)?, run.workspace.project.clone());
-    match tokio::task::spawn_blocking(move || extract(file, &project)).await {
+    match blocking(move |abandoned| extract(file, &project, abandoned)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(run.helper_failed(&format!("artifacts of {} ({}): {error}", job.name, job.id))),
         Err(error) => Err(Failure::system(format!("unpacking the artifacts: {error}"))),

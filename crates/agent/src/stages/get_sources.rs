@@ -8,6 +8,7 @@ use job::settings::{GitStrategy, Submodules};
 use job::trace::line;
 use tokio::time::Instant;
 
+use super::attempts::attempts;
 use super::{Failure, RUNNING, Script};
 use crate::run::Run;
 use crate::stop::{Limits, Stop};
@@ -24,41 +25,19 @@ pub use clean_up::clean_up;
 pub use git_files::user_settings;
 use remote::Remote;
 
-/// Between two tries (protocol 7.3.2): the first wait, doubled each time, and its limit.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
-/// The same without `FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY`.
-const SHORT_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
-
 pub async fn run(run: &Run) -> Result<(), Failure> {
     let timeout = run.runner.get_sources_timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let limits = Limits { until: timeout.map(|timeout| Instant::now() + timeout), ..Limits::default() };
-    match attempts(run, limits).await {
-        Err(Failure::Stopped(Stop::StageTimedOut)) => Err(Failure::Stopped(Stop::SourcesTimedOut)),
-        result => result,
-    }
-}
-
-async fn attempts(run: &Run, limits: Limits) -> Result<(), Failure> {
-    let exponential = run.variables.flag("FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY");
-    let mut attempt = 1;
-    loop {
-        let result = run.section("get_sources", "Getting source from Git repository", get(run, limits)).await;
-        match result {
-            Err(Failure::Exit(_)) if attempt < run.settings.get_sources_attempts => {}
-            result => return result,
-        }
-        run.unless_stopped(limits, tokio::time::sleep(pause_after(attempt, exponential))).await?;
-        attempt += 1;
+    let got = attempts(run, run.settings.get_sources_attempts, limits, |attempt| async move {
         if attempt == 2 {
             clear_worktree(run, limits).await?;
         }
+        run.section("get_sources", "Getting source from Git repository", get(run, limits)).await
+    });
+    match got.await {
+        Err(Failure::Stopped(Stop::StageTimedOut)) => Err(Failure::Stopped(Stop::SourcesTimedOut)),
+        result => result,
     }
-}
-
-/// The wait after a failed attempt; the first one is 1.
-fn pause_after(attempt: u32, exponential: bool) -> Duration {
-    let (first, longest) = if exponential { BACKOFF } else { SHORT_BACKOFF };
-    first.saturating_mul(2u32.saturating_pow(attempt - 1)).min(longest)
 }
 
 /// A failure here is no reason not to try again.
@@ -89,11 +68,13 @@ async fn get(run: &Run, limits: Limits) -> Result<(), Failure> {
         GitStrategy::None => run.say(&line::info("Skipping Git repository setup")),
         GitStrategy::Empty => {
             run.say(&line::info("Skipping Git repository setup and creating an empty build directory"));
-            leftovers::remove_tree(project).map_err(not_prepared)?;
+            let project = project.clone();
+            run.blocking(limits, move |_| leftovers::remove_tree(&project)).await?.map_err(not_prepared)?;
         }
         GitStrategy::Clone | GitStrategy::Fetch => {
             refuse(run)?;
-            leftovers::remove(&project.join(".git"), forgets_settings(run)).map_err(not_prepared)?;
+            let (git, settings_too) = (project.join(".git"), forgets_settings(run));
+            run.blocking(limits, move |_| leftovers::remove(&git, settings_too)).await?.map_err(not_prepared)?;
             git_files::write(run, &remote).map_err(not_written)?;
             return by_some_git(run, &remote, limits).await;
         }
@@ -175,16 +156,4 @@ fn has_program(run: &Run, name: &str) -> Result<bool, Failure> {
     let is_program =
         |path: PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
     Ok(std::env::split_paths(&places).any(|place| is_program(place.join(name))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_are_ever_further_apart_up_to_a_limit() {
-        let pauses = |exponential| [1, 2, 3, 4, 7, 9].map(|attempt| pause_after(attempt, exponential).as_secs());
-        assert_eq!(pauses(true), [5, 10, 20, 40, 300, 300]);
-        assert_eq!(pauses(false), [1, 2, 4, 5, 5, 5]);
-    }
 }

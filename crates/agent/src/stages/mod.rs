@@ -2,12 +2,15 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use job::outcome::SystemFailure;
 use job::trace::{Stream, line};
 use tokio::process::Command;
 
+use crate::blocking::blocking;
+use crate::note::Note;
 use crate::process::{self, Ended};
 use crate::run::Run;
 use crate::shell;
@@ -15,6 +18,7 @@ use crate::stop::{Limits, Stop};
 
 pub mod after_script;
 pub mod archive_cache;
+mod attempts;
 mod cache_store;
 pub mod cleanup;
 pub mod download_artifacts;
@@ -78,6 +82,13 @@ impl Run {
         self.trace.write(Stream::Out, line.as_bytes());
     }
 
+    pub fn tell(&self, note: &Note) {
+        match note {
+            Note::Info(text) => self.say(&format!("{text}\n")),
+            Note::Warning(text) => self.say(&line::warning(text)),
+        }
+    }
+
     /// A failure of such a stage: the reason in the log, and the exit code of the helper.
     pub fn helper_failed(&self, reason: &str) -> Failure {
         self.say(&line::error(reason));
@@ -91,6 +102,16 @@ impl Run {
             stop = self.stops.stopped(limits) => Err(Failure::Stopped(stop)),
             result = work => Ok(result),
         }
+    }
+
+    /// The same for work that keeps a thread busy.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        limits: Limits,
+        work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let done = self.unless_stopped(limits, blocking(work)).await?;
+        done.map_err(|error| Failure::system(format!("the agent broke down: {error}")))
     }
 
     /// Runs a script in the job's shell. Variables reach it through its environment: they are on no command

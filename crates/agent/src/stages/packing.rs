@@ -1,34 +1,46 @@
-//! What the uploads of artifacts and of caches share: the files that git does not know, and what is said of files.
+//! What the uploads of artifacts and of caches share: which files they are about.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
 
 use job::trace::{Stream, line};
 use tokio::process::Command;
 
 use super::Failure;
+use crate::archive::expand::expand;
 use crate::git;
-use crate::note::Note;
 use crate::process::{self, Ended};
 use crate::run::Run;
 use crate::stop::Limits;
-use crate::workspace::Environment;
+use crate::workspace::{Environment, variable};
 
 /// The cancel that led here, if one did, has been heard.
 pub const LIMITS: Limits = Limits { deaf_to_cancel: true, until: None };
 
-pub fn tell(run: &Run, note: &Note) {
-    match note {
-        Note::Info(text) => run.say(&format!("{text}\n")),
-        Note::Warning(text) => run.say(&line::warning(text)),
-    }
-}
-
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Failure::system(format!("packing the files: {error}")))
+/// The texts with their variables, as a shell has them. One that cannot be expanded is taken as it is.
+pub async fn expanded(
+    run: &Run,
+    environment: &Environment,
+    limits: Limits,
+    what: &str,
+    texts: &[String],
+) -> Result<Vec<String>, Failure> {
+    let (environment, given) = (environment.clone(), texts.to_vec());
+    let expanding = move |_: &AtomicBool| -> Vec<_> {
+        given.iter().map(|text| expand(text, &|name| variable(&environment, name))).collect()
+    };
+    let expanded = run.blocking(limits, expanding).await?;
+    let taken = texts.iter().zip(expanded).map(|(text, expanded)| {
+        expanded.unwrap_or_else(|reason| {
+            run.say(&line::warning(&format!("invalid {what} {text:?}: {reason}; it is taken as it is")));
+            text.clone()
+        })
+    });
+    Ok(taken.collect())
 }
 
 /// All files that git does not track, ignored ones too. Where there is no git, the index that our own checkout wrote
@@ -63,9 +75,8 @@ pub async fn untracked(run: &Run, environment: &Environment) -> Result<Vec<PathB
 }
 
 async fn without_git(run: &Run) -> Result<Vec<PathBuf>, Failure> {
-    let (project, format) = (run.workspace.project.clone(), run.payload.git_info.repo_object_format.clone());
-    let format = if format.is_empty() { "sha1".to_owned() } else { format };
-    let listed = run.unless_stopped(LIMITS, blocking(move || git::untracked(&project, &format))).await??;
+    let (project, format) = (run.workspace.project.clone(), git::object_format(&run.payload.git_info));
+    let listed = run.blocking(LIMITS, move |_| git::untracked(&project, &format)).await?;
     Ok(listed.unwrap_or_else(|error| {
         run.say(&line::warning(&format!("untracked: there is no git in this image, and {error}")));
         Vec::new()

@@ -10,18 +10,19 @@ use crate::stop::Limits;
 pub async fn run(run: &Run) -> Result<(), Failure> {
     run.section("prepare_script", "Preparing environment", async {
         // A job that was cancelled on its way here ends before it does anything.
-        run.unless_stopped(Limits::default(), async { prepare(run) }).await?
+        run.unless_stopped(Limits::default(), prepare(run)).await?
     })
     .await
 }
 
-fn prepare(run: &Run) -> Result<(), Failure> {
+async fn prepare(run: &Run) -> Result<(), Failure> {
     let host = gethostname().map_or_else(|_| "this task".into(), |name| name.to_string_lossy().into_owned());
     run.say(&format!("Running on {host}...\n"));
     if run.shell.is_none() {
         return Err(Failure::system(format!("prepare environment: {}", run.no_shell())));
     }
-    run.workspace.prepare().map_err(|error| {
+    let workspace = run.workspace.clone();
+    run.blocking(Limits::default(), move |_| workspace.prepare()).await?.map_err(|error| {
         Failure::system(format!("prepare environment: cannot make {}: {error}", run.workspace.project.display()))
     })?;
     notices(run);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use job::payload::Payload;
 use job::secret::ExposeSecret;
@@ -18,9 +19,13 @@ pub fn statement(
     project: &Path,
     entries: &BTreeSet<PathBuf>,
     provenance: &Value,
+    abandoned: &AtomicBool,
 ) -> Result<Value, (PathBuf, io::Error)> {
     let mut subjects = Vec::new();
     for path in entries {
+        if abandoned.load(Ordering::Relaxed) {
+            return Err((path.clone(), io::Error::other("nobody waits for it")));
+        }
         let whole = project.join(path);
         // What vanished will not be archived either.
         if !fs::symlink_metadata(&whole).is_ok_and(|found| found.is_file()) {
@@ -109,7 +114,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("file"), "abc").and_then(|()| fs::create_dir(dir.path().join("d"))).expect("files");
         let entries = ["d", "file", "vanished"].map(PathBuf::from).into();
-        let statement = statement(dir.path(), &entries, &json!({"a": 1})).expect("a statement");
+        let statement =
+            statement(dir.path(), &entries, &json!({"a": 1}), &AtomicBool::new(false)).expect("a statement");
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(statement["subject"], json!([{"name": "file", "digest": {"sha256": sum}}]));
         assert_eq!(statement["predicate"], json!({"a": 1}));

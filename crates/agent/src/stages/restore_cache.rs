@@ -1,39 +1,40 @@
 //! `restore_cache`: what an earlier job saved, into the project directory (protocol 6.4). Whatever happens to a cache, the
 //! job goes on; it is only slower.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use job::cache::{Key, Policy};
 use job::payload::Cache;
 use job::trace::line;
 
-use super::Failure;
+use super::attempts::attempts;
 use super::cache_store::CacheStore;
+use super::packing::expanded;
+use super::{Failure, RUNNING};
 use crate::archive::extract::extract;
+use crate::blocking::blocking;
+use crate::note::Note;
 use crate::run::Run;
 use crate::stop::Limits;
 use crate::transfer::{Fetched, Other};
+use crate::workspace::open_regular;
 
 pub async fn run(run: &Run) -> Result<(), Failure> {
     let wanted: Vec<_> = run.payload.cache.iter().filter(|cache| cache.is_used()).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let mut attempts = run.settings.restore_cache_attempts;
-    loop {
-        let result = run.section("restore_cache", "Restoring cache", restore_all(run, &wanted)).await;
-        attempts -= 1;
-        match result {
-            Err(Failure::Exit(_) | Failure::System(..)) if attempts > 0 => {}
-            result => return result,
-        }
-    }
+    attempts(run, run.settings.restore_cache_attempts, Limits::default(), |_| {
+        run.section("restore_cache", "Restoring cache", restore_all(run, &wanted))
+    })
+    .await
 }
 
 async fn restore_all(run: &Run, wanted: &[&Cache]) -> Result<(), Failure> {
-    let store = CacheStore::open(run)?;
+    let store = CacheStore::open(run, RUNNING)?;
     for cache in wanted {
         restore(&store, cache).await?;
     }
@@ -62,7 +63,7 @@ async fn restore(store: &CacheStore<'_>, cache: &Cache) -> Result<(), Failure> {
                 run.say(&line::warning(&reason));
                 run.say(&line::warning("Failed to extract cache"));
                 if run.variables.flag("FF_CLEAN_UP_FAILED_CACHE_EXTRACT") {
-                    clean_up(store, cache);
+                    clean_up(store, cache).await?;
                 }
             }
         }
@@ -91,33 +92,42 @@ async fn fetch(store: &CacheStore<'_>, key: &Key) -> Result<(), String> {
              will be extracted.\n",
         ),
     }
-    let file = File::open(&archive).map_err(|error| match error.kind() {
+    // Where the directory lasts, anything may lie there.
+    let file = open_regular(&archive).map_err(|error| match error.kind() {
         ErrorKind::NotFound => "Cache file does not exist".to_owned(),
         _ => format!("{}: {error}", archive.display()),
     })?;
     let project = store.run.workspace.project.clone();
-    let extracted = tokio::task::spawn_blocking(move || extract(file, &project)).await;
+    let extracted = blocking(move |abandoned| extract(file, &project, abandoned)).await;
     let extracted = extracted.map_err(|error| format!("unpacking the cache: {error}"))?;
     extracted.map(drop).map_err(|error| error.to_string())
 }
 
 /// Removes what may have been unpacked in part.
-fn clean_up(store: &CacheStore<'_>, cache: &Cache) {
-    let project = &store.run.workspace.project;
-    for path in store.expanded(&cache.paths) {
-        store.run.say(&format!("Removing {path}\n"));
-        let Some(inside) = inside(project, &path) else { continue };
-        let removed = match fs::symlink_metadata(&inside) {
-            Ok(found) if found.is_dir() => fs::remove_dir_all(&inside),
-            Ok(_) => fs::remove_file(&inside),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed
-            && error.kind() != ErrorKind::NotFound
-        {
-            store.run.say(&line::warning(&format!("{path}: {error}")));
-        }
+async fn clean_up(store: &CacheStore<'_>, cache: &Cache) -> Result<(), Failure> {
+    let (run, limits) = (store.run, Limits::default());
+    let paths = expanded(run, &store.environment, limits, "path", &cache.paths).await?;
+    let project = run.workspace.project.clone();
+    let removing =
+        move |_: &AtomicBool| -> Vec<Note> { paths.iter().flat_map(|path| remove(&project, path)).collect() };
+    run.blocking(limits, removing).await?.iter().for_each(|note| run.tell(note));
+    Ok(())
+}
+
+fn remove(project: &Path, path: &str) -> Vec<Note> {
+    let mut notes = vec![Note::Info(format!("Removing {path}"))];
+    let Some(inside) = inside(project, path) else { return notes };
+    let removed = match fs::symlink_metadata(&inside) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(&inside),
+        Ok(_) => fs::remove_file(&inside),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed
+        && error.kind() != ErrorKind::NotFound
+    {
+        notes.push(Note::Warning(format!("{path}: {error}")));
     }
+    notes
 }
 
 /// The path below the project, if it is there and no link leads out of it; never the project itself.

@@ -4,10 +4,11 @@
 //! `expire_in` and the type are passed on as they come.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use gitlab::{ArtifactUpload, Content};
@@ -19,21 +20,21 @@ use job::trace::line;
 use job::variables::parse_bool;
 use tokio::sync::mpsc;
 
-use super::packing::{LIMITS, blocking, tell, untracked};
+use super::Failure;
+use super::packing::{LIMITS, expanded, untracked};
 use super::provenance::{provenance, statement};
-use super::{Failure, RUNNING};
-use crate::archive::expand::expand;
 use crate::archive::in_words;
 use crate::archive::select::{Selection, Wanted, select};
 use crate::archive::write::{ArchiveError, DEFAULT_LEVEL, check, compression_level, suffix, write};
 use crate::run::Run;
-use crate::workspace::Environment;
+use crate::workspace::{Environment, variable};
 
 /// One part of an archive on its way, and how many of them may wait: all of the memory that an upload takes beside packing.
 const PART: usize = 64 * 1024;
 const WAITING_PARTS: usize = 8;
 
-pub async fn run(run: &Run, succeeded: bool) -> Result<(), Failure> {
+/// `status` is the `CI_JOB_STATUS` that the script left.
+pub async fn run(run: &Run, succeeded: bool, status: &str) -> Result<(), Failure> {
     let has_files = |artifact: &&Artifact| artifact.untracked || !artifact.paths.is_empty();
     let applies = |artifact: &&Artifact| artifact.when.applies(succeeded);
     let wanted: Vec<_> = run.payload.artifacts.iter().filter(applies).filter(has_files).collect();
@@ -44,13 +45,13 @@ pub async fn run(run: &Run, succeeded: bool) -> Result<(), Failure> {
         true => ("upload_artifacts_on_success", "Uploading artifacts for successful job"),
         false => ("upload_artifacts_on_failure", "Uploading artifacts for failed job"),
     };
-    run.section(name, title, upload_all(run, &wanted)).await
+    run.section(name, title, upload_all(run, &wanted, status)).await
 }
 
-async fn upload_all(run: &Run, wanted: &[&Artifact]) -> Result<(), Failure> {
+async fn upload_all(run: &Run, wanted: &[&Artifact], status: &str) -> Result<(), Failure> {
     let environment = run
         .workspace
-        .environment(&run.variables, RUNNING)
+        .environment(&run.variables, status)
         .map_err(|error| Failure::system(format!("cannot write the stage's files: {error}")))?;
     for artifact in wanted {
         run.say(&line::info("Uploading artifacts..."));
@@ -73,10 +74,10 @@ impl Upload<'_> {
         let suffix = suffix(&artifact.artifact_format).map_err(|error| run.helper_failed(&error.to_string()))?;
         let base = match artifact.name.as_str() {
             "" => "artifacts".to_owned(),
-            name => base_name(&self.expanded(name, "name")),
+            _ => base_name(&self.expanded("name", slice::from_ref(&artifact.name)).await?.concat()),
         };
         let mut selection = self.select().await?;
-        selection.notes.iter().for_each(|note| tell(run, note));
+        selection.notes.iter().for_each(|note| run.tell(note));
         if !selection.entries.is_empty() {
             self.add_provenance(&base, &mut selection.entries).await?;
             return self.send(&(base + suffix), selection.entries).await;
@@ -85,32 +86,26 @@ impl Upload<'_> {
         Ok(())
     }
 
-    fn variable(&self, name: &str) -> Option<String> {
-        Some(self.environment.get(OsStr::new(name))?.to_string_lossy().into_owned())
-    }
-
-    fn expanded(&self, text: &str, what: &str) -> String {
-        expand(text, &|name| self.variable(name)).unwrap_or_else(|reason| {
-            self.run.say(&line::warning(&format!("invalid artifact {what} {text:?}: {reason}; it is taken as it is")));
-            text.to_owned()
-        })
+    async fn expanded(&self, what: &str, texts: &[String]) -> Result<Vec<String>, Failure> {
+        expanded(self.run, self.environment, LIMITS, &format!("artifact {what}"), texts).await
     }
 
     async fn select(&self) -> Result<Selection, Failure> {
         let Self { run, artifact, .. } = *self;
-        let paths: Vec<_> = artifact.paths.iter().map(|path| self.expanded(path, "path")).collect();
-        let exclude: Vec<_> = artifact.exclude.iter().map(|path| self.expanded(path, "path")).collect();
+        let paths = self.expanded("path", &artifact.paths).await?;
+        let exclude = self.expanded("path", &artifact.exclude).await?;
         let untracked = if artifact.untracked { Some(untracked(run, self.environment).await?) } else { None };
         let project = run.workspace.project.clone();
-        let selecting =
-            move || select(&project, &Wanted { paths: &paths, exclude: &exclude, untracked: untracked.as_deref() });
-        run.unless_stopped(LIMITS, blocking(selecting)).await?
+        let selecting = move |_: &AtomicBool| {
+            select(&project, &Wanted { paths: &paths, exclude: &exclude, untracked: untracked.as_deref() })
+        };
+        run.blocking(LIMITS, selecting).await
     }
 
     /// GitLab's runner does this for exactly the format `zip`, too.
     async fn add_provenance(&self, base: &str, entries: &mut BTreeSet<PathBuf>) -> Result<(), Failure> {
         let Self { run, artifact, .. } = *self;
-        let asked = self.variable("RUNNER_GENERATE_ARTIFACTS_METADATA").and_then(|text| parse_bool(&text));
+        let asked = variable(self.environment, "RUNNER_GENERATE_ARTIFACTS_METADATA").and_then(|text| parse_bool(&text));
         if artifact.artifact_format != "zip" || asked != Some(true) {
             return Ok(());
         }
@@ -120,11 +115,11 @@ impl Upload<'_> {
         let (project, of) = (run.workspace.project.clone(), entries.clone());
         let name = PathBuf::from(format!("{base}-metadata.json"));
         let file = name.clone();
-        let making = move || {
-            let statement = statement(&project, &of, &provenance)?;
+        let making = move |abandoned: &AtomicBool| {
+            let statement = statement(&project, &of, &provenance, abandoned)?;
             std::fs::write(project.join(&file), format!("{statement:#}")).map_err(|error| (file, error))
         };
-        let made = run.unless_stopped(LIMITS, blocking(making)).await??;
+        let made = run.blocking(LIMITS, making).await?;
         made.map_err(|(path, error)| run.helper_failed(&format!("{}: {}", path.display(), in_words(&error))))?;
         entries.insert(name);
         Ok(())
@@ -132,7 +127,7 @@ impl Upload<'_> {
 
     async fn send(&self, name: &str, entries: BTreeSet<PathBuf>) -> Result<(), Failure> {
         let Self { run, artifact, .. } = *self;
-        let word = self.variable("ARTIFACT_COMPRESSION_LEVEL").unwrap_or_default();
+        let word = variable(self.environment, "ARTIFACT_COMPRESSION_LEVEL").unwrap_or_default();
         let level = compression_level(&word).unwrap_or_else(|| {
             run.say(&line::warning(&format!("compression level {word:?} is invalid, falling back to default")));
             DEFAULT_LEVEL
@@ -144,8 +139,8 @@ impl Upload<'_> {
             level,
         });
         let checked = packing.clone();
-        let checking = move || check(&checked.format, &checked.project, &checked.entries);
-        let checked = run.unless_stopped(LIMITS, blocking(checking)).await??;
+        let checking = move |_: &AtomicBool| check(&checked.format, &checked.project, &checked.entries);
+        let checked = run.blocking(LIMITS, checking).await?;
         checked.map_err(|error| run.helper_failed(&error.to_string()))?;
 
         let kind = if artifact.artifact_type.is_empty() { "archive" } else { &artifact.artifact_type };

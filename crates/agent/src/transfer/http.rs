@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use crate::note::Note;
+use crate::workspace::open_regular;
 
 /// What is read from and written to the disk at once.
 const PIECE: usize = 1 << 20;
@@ -183,7 +184,7 @@ impl Transfer<'_> {
     async fn try_upload(&self, to: &SignedRequest, path: &Path) -> Result<(), TransferError> {
         let failed = |error| TransferError::File { path: path.to_owned(), error };
         (self.tell)(Note::Info(format!("Uploading cache.zip to {}", shown(to.url.expose_secret()))));
-        let file = File::open(path).await.map_err(failed)?;
+        let file = File::from_std(open_regular(path).map_err(failed)?);
         let metadata = file.metadata().await.map_err(failed)?;
         let mut request = self.request(Method::PUT, to).header(CONTENT_LENGTH, metadata.len());
         if !to.headers.keys().any(|name| name.eq_ignore_ascii_case(CONTENT_TYPE.as_str())) {

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -31,7 +31,7 @@ async fn what_one_job_uploads_another_one_downloads() {
     ended.shows("dist/: found 6 matching artifact files and directories").shows("dist/**/*.log: excluded 1 files");
     ended.shows("Uploading artifacts as \"archive\" to coordinator... 201 Created");
     let [upload] = &world.gitlab.uploads()[..] else { panic!("one upload") };
-    assert_eq!(upload.name, "app-running.zip");
+    assert_eq!(upload.name, "app-success.zip");
     assert_eq!(upload.query["expire_in"], "1 week");
     assert_eq!((&*upload.query["artifact_type"], &*upload.query["artifact_format"]), ("archive", "zip"));
 
@@ -125,9 +125,23 @@ async fn downloads_are_tried_as_often_as_the_job_says() {
     world.gitlab.offer(6, archive, 3);
     world.payload["dependencies"] = json!([dependency(6)]);
     world.set("ARTIFACT_DOWNLOAD_ATTEMPTS", "2");
+    world.set("FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY", "false");
+    let began = Instant::now();
     let ended = world.run().await.succeeded();
+    assert!(began.elapsed() >= Duration::from_secs(1), "a pause before the second attempt");
     ended.shows("content");
     assert_eq!(ended.trace.matches("Downloading artifacts for compile").count(), 2, "{}", ended.trace);
+}
+
+#[tokio::test]
+async fn a_name_that_takes_for_ever_to_expand_takes_no_longer_than_the_job() {
+    let mut world = World::new(&["echo it ran; touch file"]).await;
+    world.set("X", &"a".repeat(4096));
+    world.set("P", &format!("{}b", "*a".repeat(127)));
+    world.payload["artifacts"] = json!([{"name": "${X//$P/x}", "paths": ["file"]}]);
+    world.payload["runner_info"] = json!({"timeout": 2});
+    world.run().await.failed("job_execution_timeout", 0).shows("it ran\n").shows("took longer than 2s seconds");
+    assert!(world.gitlab.uploads().is_empty());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -59,4 +60,31 @@ async fn an_old_archive_is_not_taken_instead_of_what_the_store_does_not_give() {
     drop(input);
     let ended = world.end_of(child).await.succeeded();
     ended.shows("Retrying...").shows("Failed to extract cache").hides("Successfully extracted").hides("secret");
+}
+
+#[tokio::test]
+async fn what_lies_in_the_place_of_an_archive_and_is_none_is_replaced() {
+    for put in ["mkfifo", "ln -s /dev/zero"] {
+        let world = world().await;
+        let folder = world.place("cache/grp/app/main");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let script = format!("{put} cache.zip && touch -h -d @0 cache.zip || touch -d @0 cache.zip");
+        let made = std::process::Command::new("sh").args(["-c", &script]).current_dir(&folder).status();
+        assert!(made.expect("a shell").success());
+        let ended = world.run().await.succeeded();
+        ended.shows("cache.zip: it is not a regular file").shows("Failed to extract cache").shows("Created cache");
+        assert!(std::fs::symlink_metadata(folder.join("cache.zip")).expect("it").is_file());
+    }
+}
+
+#[tokio::test]
+async fn a_cache_is_restored_as_often_as_the_job_says_whatever_is_wrong() {
+    let mut world = world().await;
+    world.payload["cache"] = json!([{"key": "main", "paths": ["deps/"], "policy": "odd"}]);
+    world.set("RESTORE_CACHE_ATTEMPTS", "2");
+    world.set("FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY", "false");
+    let began = Instant::now();
+    let ended = world.run().await.failed("runner_system_failure", 0);
+    assert!(began.elapsed() >= Duration::from_secs(1), "a pause before the second attempt");
+    assert_eq!(ended.trace.matches("Restoring cache").count(), 2, "{}", ended.trace);
 }

@@ -143,3 +143,11 @@ async fn a_hand_over_that_is_none_is_refused() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("the message cannot be read"));
 }
+
+#[tokio::test]
+async fn a_pipe_in_the_place_of_gits_settings_holds_nobody_up() {
+    let mut world = World::new(&["test -p ~/.gitconfig || mkfifo ~/.gitconfig"]).await;
+    world.run().await.succeeded();
+    world.set("FF_GIT_URLS_WITHOUT_TOKENS", "true");
+    world.run().await.succeeded();
+}

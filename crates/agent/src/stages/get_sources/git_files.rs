@@ -15,7 +15,7 @@ use super::remote::Remote;
 use crate::run::Run;
 use crate::shell::quote;
 use crate::stages::RUNNING;
-use crate::workspace::write_secret;
+use crate::workspace::{open_regular, write_secret};
 
 /// GitLab's names: scripts refer to them.
 const SETTINGS: &str = ".gitlab-runner.ext.conf";
@@ -43,9 +43,9 @@ pub fn write_user_settings(run: &Run, remote: &Remote) -> io::Result<()> {
     let Some(path) = user_settings(run) else { return Ok(()) };
     let environment = run.workspace.environment(&run.variables, RUNNING)?;
     let home = environment.get(std::ffi::OsStr::new("HOME")).map(PathBuf::from).unwrap_or_default();
-    // Git no longer reads these by itself, and fails if it is to include what it may not read.
+    // Git no longer reads these by itself, and fails if it is to include what it may not read, or waits for a pipe.
     let of_user = [".gitconfig", ".config/git/config"].map(|name| home.join(name));
-    let readable = of_user.into_iter().filter(|path| fs::File::open(path).is_ok());
+    let readable = of_user.into_iter().filter(|path| open_regular(path).is_ok());
     let mut text = String::from("[include]\n");
     for file in readable.chain([settings_file(run)]) {
         let _ = writeln!(text, "\tpath = {}", value(&file.display().to_string()));

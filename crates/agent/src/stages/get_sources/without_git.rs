@@ -14,11 +14,11 @@ use crate::stages::Failure;
 use crate::stop::Limits;
 
 pub async fn get(run: &Run, remote: &Remote, limits: Limits) -> Result<(), Failure> {
-    run.unless_stopped(limits, fetch_and_checkout(run, remote)).await?
+    run.unless_stopped(limits, fetch_and_checkout(run, remote, limits)).await?
 }
 
-async fn fetch_and_checkout(run: &Run, remote: &Remote) -> Result<(), Failure> {
-    let (git, settings) = (&run.payload.git_info, &run.settings);
+async fn fetch_and_checkout(run: &Run, remote: &Remote, limits: Limits) -> Result<(), Failure> {
+    let (git_info, settings) = (&run.payload.git_info, &run.settings);
     if settings.submodules != Submodules::None {
         return Err(run.helper_failed(
             "this image has no git, which submodules need: add the package git to the image, or set \
@@ -32,7 +32,8 @@ async fn fetch_and_checkout(run: &Run, remote: &Remote) -> Result<(), Failure> {
     }
     let not_prepared = |error| Failure::system(format!("cannot prepare the project directory: {error}"));
     if settings.strategy == GitStrategy::Clone || cleans_all(&settings.clean_flags) {
-        leftovers::remove_tree(&run.workspace.project).map_err(not_prepared)?;
+        let project = run.workspace.project.clone();
+        run.blocking(limits, move |_| leftovers::remove_tree(&project)).await?.map_err(not_prepared)?;
     } else if run.workspace.project.is_dir() {
         run.say(&line::warning(
             "GIT_CLEAN_FLAGS needs git, which this image does not have: files of earlier jobs stay",
@@ -49,16 +50,16 @@ async fn fetch_and_checkout(run: &Run, remote: &Remote) -> Result<(), Failure> {
             "[remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n{template}",
             git_files::value(&remote.url)
         ),
-        refspecs: git.refspecs.clone(),
-        depth: git.depth,
-        object_format: if git.repo_object_format.is_empty() { "sha1".into() } else { git.repo_object_format.clone() },
+        refspecs: git_info.refspecs.clone(),
+        depth: git_info.depth,
+        object_format: git::object_format(git_info),
     };
-    let of_job = |flag| run.variables.flag(flag);
+    let has_flag = |flag| run.variables.flag(flag);
     let remote = GitRemote {
         url: remote.url.clone(),
         login: remote.login.clone(),
         hosts: remote.hosts.clone(),
-        correlation_id: run.gitlab.correlation_id.clone().filter(|_| of_job("FF_USE_GITALY_CORRELATION_ID")),
+        correlation_id: run.gitlab.correlation_id.clone().filter(|_| has_flag("FF_USE_GITALY_CORRELATION_ID")),
     };
     let failed = |error: GitError| run.helper_failed(&error.to_string());
     git::fetch(&run.client, remote, &sources).await.map_err(failed)?;
@@ -67,7 +68,7 @@ async fn fetch_and_checkout(run: &Run, remote: &Remote) -> Result<(), Failure> {
         run.say(&line::info("Skipping Git checkout"));
     } else {
         run.say(&line::info(&script::checking_out(run)));
-        let checked_out = git::checkout(&sources, &git.sha).await.map_err(failed)?;
+        let checked_out = git::checkout(&sources, &git_info.sha).await.map_err(failed)?;
         if checked_out.has_lfs && !settings.lfs_skip_smudge {
             return Err(run.helper_failed(
                 "files of this repository are in Git LFS, and this image has no git: add the packages git and git-lfs \
