@@ -339,3 +339,14 @@ async fn files_that_git_would_not_know_are_known_all_the_same() {
         .succeeded()
         .shows("WARNING: untracked: there is no git in this image, and the index cannot be read");
 }
+
+#[tokio::test]
+async fn a_file_that_no_task_has_the_memory_for_is_refused_with_advice() {
+    let (mut world, repository) = without_git(&["echo never"], "clone").await;
+    let file = std::fs::File::create(repository.path().join("large")).expect("a file");
+    file.set_len((512 << 20) + 1).expect("a large file");
+    repository.git(&["config", "core.compression", "1"]);
+    at_commit(&mut world, &repository.commit_all("large"));
+    let ended = world.run().await.failed("script_failure", 1);
+    ended.shows("may be larger than 512 MiB: add the package git to the image").hides("\nnever");
+}
