@@ -220,7 +220,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// A Go duration: `1h30m`, `90s`, `1.5h`, `250ms`. Negative ones are refused.
-pub fn parse_duration(text: &str) -> Option<Duration> {
+fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
         return Some(Duration::ZERO);

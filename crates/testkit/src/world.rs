@@ -180,7 +180,7 @@ ssh_port = {port}
     }
 
     /// Ends the manager as SIGTERM does and waits for it.
-    pub async fn stop_manager(&mut self) {
+    async fn stop_manager(&mut self) {
         if let Some(manager) = self.manager.take() {
             manager.terminate();
             timeout(PATIENCE, manager.ended()).await.expect("the manager ends");

@@ -162,7 +162,7 @@ impl Task {
     }
 
     /// The container that runs the job, by its name: others may stand before it.
-    pub fn job_container(&self) -> Option<&Container> {
+    fn job_container(&self) -> Option<&Container> {
         self.containers.iter().find(|container| container.name == CONTAINER)
     }
 

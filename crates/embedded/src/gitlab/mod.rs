@@ -160,11 +160,6 @@ impl Server {
         self.shared.look(|state| state.runners.values().map(|runner| runner.view()).collect())
     }
 
-    /// As the button does. False: there is none of this id.
-    pub fn remove_runner(&self, id: u64) -> bool {
-        self.shared.change(|state| state.runners.remove(&id).is_some())
-    }
-
     /// Makes the commit known to the served repository and starts the pipeline's first jobs.
     pub async fn create_pipeline(&self, source: PipelineSource) -> Result<PipelineId, PipelineError> {
         let PipelineSource { repo, commit, git_ref, mut pipeline, variables } = source;

@@ -18,7 +18,7 @@ use super::view::JobId;
 
 impl State {
     /// The job of this id, if this is its token. GitLab never says 404 here, so that the runner ends the job.
-    pub(super) fn job_of_token(&mut self, id: JobId, token: Option<&str>) -> Result<&mut Job, Refusal> {
+    fn job_of_token(&mut self, id: JobId, token: Option<&str>) -> Result<&mut Job, Refusal> {
         let job = self.jobs.get_mut(&id).filter(|job| token.is_some_and(|token| same_secret(token, &job.token)));
         job.ok_or_else(Refusal::forbidden)
     }

@@ -81,7 +81,7 @@ pub fn plan(observed: &Observed, check_interval: Duration, now: Instant) -> Plan
 
 /// A long poll holds a slot for up to a minute. With fewer free slots than runners that would keep
 /// another runner's job waiting, so then everybody asks short.
-pub fn may_poll_long(concurrent: usize, jobs: usize, runners: usize) -> bool {
+fn may_poll_long(concurrent: usize, jobs: usize, runners: usize) -> bool {
     concurrent.saturating_sub(jobs) >= runners
 }
 

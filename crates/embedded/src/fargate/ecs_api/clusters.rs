@@ -31,7 +31,7 @@ pub(super) fn create_cluster(state: &mut State, request: CreateCluster) -> Resul
     Ok(json!({"cluster": shape(state, &state.clusters[&name])}))
 }
 
-pub(super) fn add_cluster(state: &mut State, name: &str, providers: Vec<String>, strategy: Vec<StrategyItem>) {
+fn add_cluster(state: &mut State, name: &str, providers: Vec<String>, strategy: Vec<StrategyItem>) {
     let arn = state.arn(&format!("cluster/{name}"));
     let cluster = Cluster { arn, name: name.into(), capacity_providers: providers, default_strategy: strategy };
     state.clusters.insert(name.into(), cluster);
