@@ -106,7 +106,7 @@ impl Signing {
     ) -> Result<Option<(RemoteCaches, Option<Renewal>)>, End> {
         let signers = tokio::select! {
             signers = self.signers => signers,
-            end = errand.interrupts.next() => return Err(end),
+            end = errand.ended() => return Err(end),
         };
         let signers = match signers {
             Ok(Ok(signers)) => signers,

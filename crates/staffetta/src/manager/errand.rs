@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gitlab::{AssignedJob, Signal};
+use gitlab::{AssignedJob, JobState, JobUpdate, Signal};
 use job::hand_over::{ResolvedSecret, TraceSoFar};
 use job::outcome::{Decision, Outcome};
 use tokio::sync::watch;
@@ -17,6 +17,9 @@ use crate::metrics::JobEntry;
 
 /// After the job's own time-out the agent may still need this long to report; then its task is stopped.
 pub const GRACE: Duration = Duration::from_secs(10 * 60);
+
+/// Most hand-overs take less.
+const ASK_GITLAB: Duration = Duration::from_secs(3);
 
 /// Why a job ends before an agent has it.
 #[derive(Debug)]
@@ -95,6 +98,29 @@ impl Errand<'_> {
     pub fn take_back(&mut self, trace: TraceSoFar) {
         self.log.reopen(trace);
         self.interrupts.signal = self.log.signal();
+    }
+
+    /// Whatever ends a job of which nothing new is written: GitLab tells of a cancel with its answers to what is sent, so it is
+    /// asked.
+    pub async fn ended(&mut self) -> End {
+        let Errand { runner, assigned, interrupts, .. } = self;
+        let payload = &assigned.received.payload;
+        let update = JobUpdate { job: payload.id, token: &payload.token, state: JobState::Running, output: None };
+        let asked = async {
+            loop {
+                tokio::time::sleep(ASK_GITLAB).await;
+                let answer = runner.client.update_job(&update).await;
+                match answer.signal {
+                    Signal::Abort => return End::Aborted,
+                    Signal::Cancel => return Outcome::Decided(Decision::Canceled).into(),
+                    Signal::Run => {}
+                }
+            }
+        };
+        tokio::select! {
+            end = interrupts.next() => end,
+            end = asked => end,
+        }
     }
 
     /// The job's time-outs count from now on (protocol 7.1).

@@ -4,9 +4,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use aws::fargate::{Explanation, Task, explain};
-use gitlab::{JobState, JobUpdate, Signal};
 use job::hand_over::{HandOver, Receipt, RemoteCaches, VERSION};
-use job::outcome::{Decision, Outcome, SystemFailure};
+use job::outcome::{Outcome, SystemFailure};
 use ssh::client::{Connection, HandOverError};
 use tracing::warn;
 
@@ -22,8 +21,6 @@ use super::watch::{self, Reached};
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(500);
 const TRY: Duration = Duration::from_secs(30);
-/// Most hand-overs take less.
-const ASK_GITLAB: Duration = Duration::from_secs(3);
 
 pub enum Handed {
     /// The job is the agent's, or may be: from here on only the end of the task tells.
@@ -113,7 +110,7 @@ pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<H
                 return Ok(Handed::NotStarted(explain(&ending)));
             }
             // A job that may be the agent's is no longer the manager's to end.
-            end = ended(errand), if !may_be_over => {
+            end = errand.ended(), if !may_be_over => {
                 errand.take_back(message.trace);
                 return Err(end);
             }
@@ -164,32 +161,9 @@ async fn exchange(
                 _ => Exchanged::Answer(answer),
             },
             Ok(ending) = task.wait_for(Task::is_ending) => return Exchanged::TaskEnded(explain(&ending)),
-            end = ended(errand), if !may_be_over && interrupted.is_none() => interrupted = Some(end),
+            end = errand.ended(), if !may_be_over && interrupted.is_none() => interrupted = Some(end),
             () = tokio::time::sleep(PAUSE), if interrupted.is_some() => {}
         }
-    }
-}
-
-/// Whatever ends a job whose trace is on its way to its agent. Nothing is sent of the trace meanwhile, so GitLab is asked
-/// whether somebody cancelled the job.
-async fn ended(errand: &mut Errand<'_>) -> End {
-    let Errand { runner, assigned, interrupts, .. } = errand;
-    let payload = &assigned.received.payload;
-    let update = JobUpdate { job: payload.id, token: &payload.token, state: JobState::Running, output: None };
-    let asked = async {
-        loop {
-            tokio::time::sleep(ASK_GITLAB).await;
-            let answer = runner.client.update_job(&update).await;
-            match answer.signal {
-                Signal::Abort => return End::Aborted,
-                Signal::Cancel => return Outcome::Decided(Decision::Canceled).into(),
-                Signal::Run => {}
-            }
-        }
-    };
-    tokio::select! {
-        end = interrupts.next() => end,
-        end = asked => end,
     }
 }
 

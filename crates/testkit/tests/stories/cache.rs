@@ -192,6 +192,26 @@ async fn a_role_that_cannot_be_taken_costs_the_job_its_cache_only() {
     world.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_cancelled_while_its_addresses_are_signed_ends_at_once() {
+    let sts = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = sts.local_addr().expect("an address").to_string();
+    let role = "RoleARN = \"arn:aws:iam::123456789012:role/slow\"";
+    let runner = cache_table("127.0.0.1:9", "nobody", true, role);
+    let mut world = World::without_manager(Setup { runner, ..Setup::default() }).await;
+    let manager = ManagerProcess::of(manager(&world.config_file(), &address));
+    let pipeline = world.pipeline(&format!("it:\n  tags: [dev]\n{FIND}")).await;
+    // It is asked, and never answers.
+    let asked = timeout(PATIENCE, sts.accept()).await.expect("a call of STS").expect("a connection");
+    world.until_trace("it", "Handing the job over to its task").await;
+    world.gitlab.cancel_job(world.job("it").id);
+    assert_eq!(world.finished(pipeline).await, Status::Canceled);
+    let trace = world.trace("it");
+    assert!(!trace.contains("runs without its cache"), "STS was waited for: {trace}");
+    drop((asked, manager));
+    world.end().await;
+}
+
 /// The manager as a process, whose STS is at `sts`.
 fn manager(config: &Path, sts: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(testkit::program("staffetta"));
