@@ -222,3 +222,33 @@ async fn a_port_that_is_taken_is_said_at_the_start_and_a_new_one_needs_a_restart
     manager.ended().await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_counts_with_the_manager_that_launched_it_and_with_no_other() {
+    let mut world = World::without_manager(setup()).await;
+    let (first, first_url) = start(&world).await;
+    let pipeline = world.pipeline("it: { tags: [dev], script: [echo under way, sleep 600] }").await;
+    world.until_trace("it", "under way").await;
+    // Another system id stands beside another file.
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config.toml");
+    std::fs::copy(world.config_file(), &file).expect("config.toml");
+    std::fs::write(folder.path().join(".runner_system_id"), "r_anothermngr1").expect("the id");
+    let mut second = ManagerProcess::start(&file);
+    let mut second_url = String::new();
+    for text in ["metrics are served", "found a running job of an earlier manager"] {
+        let line = second.until_log(text).await;
+        if let Some((_, address)) = line.split_once("address=") {
+            second_url = format!("http://{}", address.trim());
+        }
+    }
+    for (url, expected) in [(first_url, 1.0), (second_url, 0.0)] {
+        let counted = samples(&get(&format!("{url}/metrics")).await.2);
+        assert_eq!(sum(&counted, "gitlab_runner_jobs", &["state=\"running\""]), expected);
+        assert_eq!(sum(&counted, "staffetta_tasks_running", &[]), expected);
+    }
+    world.gitlab.cancel_job(world.job("it").id);
+    world.finished(pipeline).await;
+    drop((first, second));
+    world.end().await;
+}

@@ -2,7 +2,7 @@
 //! the job's `secrets` is written here.
 
 use embedded::gitlab::{Endpoint, Fault, JobView, Rule, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use testkit::vault::{JWT, Vault};
 use testkit::{ManagerProcess, Moto, Setup, World, program};
 
@@ -191,7 +191,7 @@ async fn a_vault_that_is_away_for_a_moment_is_asked_again_and_then_it_is_its_fau
     drop(vault);
     let (failed, trace) = world.run_job(&job("", "echo never")).await;
     assert_eq!(failed.failure_reason.as_deref(), Some("runner_external_dependency_failure"), "{trace}");
-    assert!(trace.contains("does not answer"), "{trace}");
+    assert!(trace.contains("does not answer") && !trace.contains("refused"), "no job scans the network: {trace}");
     assert_eq!(world.fargate.calls()["RunTask"], tasks, "no task was asked for");
     world.end().await;
 }
@@ -206,6 +206,39 @@ async fn a_jwt_is_not_carried_to_another_host() {
     assert_refused(&world, &failed, &trace, "runner_configuration_error");
     assert!(trace.contains("redirects to another host are not followed"), "{trace}");
     assert!(other.requests().is_empty(), "{:?}", other.requests());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_gets_no_more_secrets_than_a_manager_can_keep_for_many_jobs() {
+    let vault = Vault::start().await;
+    let mut world = World::start(Setup::default()).await;
+    let secrets = |count: usize, path: &str| -> Value {
+        (1..=count).map(|n| (format!("SECRET_{n}"), of_vault(&vault, path, "password"))).collect::<Map<_, _>>().into()
+    };
+    give(&world, secrets(201, "app/db"));
+    let (failed, trace) = world.run_job(&job("", "echo never")).await;
+    assert_refused(&world, &failed, &trace, "runner_configuration_error");
+    assert!(trace.contains("201 secrets, and at most 200"), "{trace}");
+    assert!(vault.requests().is_empty(), "{:?}", vault.requests());
+    for (count, bytes, told) in [(1, 1 << 20, "answered more than 1 MiB"), (10, 900_000, "more than 8 MiB together")] {
+        vault.put("app/large", json!({"password": "x".repeat(bytes)}));
+        give(&world, secrets(count, "app/large"));
+        let (failed, trace) = world.run_job(&job("", "echo never")).await;
+        assert_refused(&world, &failed, &trace, "runner_configuration_error");
+        assert!(trace.contains(told), "{trace}");
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_without_an_account_of_aws_reads_no_secret_with_the_credentials_of_its_surroundings() {
+    // Its keys for Fargate are made up, as those of a pipeline on a laptop are.
+    let mut world = World::start(Setup::default()).await;
+    give(&world, json!({"KEY": {"aws_secrets_manager": {"secret_id": "db", "region": "us-east-1"}}}));
+    let (failed, trace) = world.run_job(&job("", "echo never")).await;
+    assert_refused(&world, &failed, &trace, "runner_configuration_error");
+    assert!(trace.contains("KEY: aws_secrets_manager without a token reads db as the manager"), "{trace}");
     world.end().await;
 }
 
@@ -273,7 +306,8 @@ async fn secrets_of_aws_are_read_as_the_role_that_the_jwt_opens_or_as_the_manage
     give(
         &world,
         json!({
-            "AS_MANAGER": of_aws("story/db", json!({"field": "password"})),
+            // Of the runner's region.
+            "AS_MANAGER": of_aws("story/db", json!({"field": "password", "region": null})),
             "AS_ROLE": of_aws("story/db", json!({"field": "port", "server": server})),
         }),
     );
