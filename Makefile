@@ -36,7 +36,7 @@ conformance:
 	@scripts/install-packages conformance
 	@scripts/install-moto
 	$(CARGO) build --locked -p staffetta -p agent --bins
-	$(CARGO) test --locked -p testkit --test conformance -- $(CONFORMANCE)
+	$(CARGO) test --locked -p testkit --test conformance -- --must-match $(CONFORMANCE)
 
 bench:
 	@scripts/install-packages bench

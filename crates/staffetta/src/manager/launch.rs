@@ -40,9 +40,13 @@ pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, En
     let fargate = &runner.settings.fargate;
     let settings = runner.for_hand_over(&shared.system_id, *numbers);
     let variables = Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &[]);
-    let Choice { task_definition, platform_version } = fargate
-        .choice(|name| variables.get(name))
-        .map_err(|error| Outcome::SystemFailed { failure: SystemFailure::Configuration, message: error.to_string() })?;
+    let misconfigured = |message| Outcome::SystemFailed { failure: SystemFailure::Configuration, message };
+    // Its agent would refuse it just so; this way it costs no task.
+    if let Some(message) = variables.refused {
+        return Err(misconfigured(message).into());
+    }
+    let Choice { task_definition, platform_version } =
+        fargate.choice(|name| variables.get(name)).map_err(|error| misconfigured(error.to_string()))?;
     log.say(&format!("Waiting for a Fargate task ({task_definition}) in cluster {}", fargate.cluster));
     let launch = Launch {
         client_token: client_token(&runner.settings.url, payload.id, attempt),
