@@ -1,4 +1,4 @@
-//! Holds that the suite is as large as it is meant to be, and covers the protocol's checklists.
+//! Holds that the suite is as large as it is meant to be, and covers the protocol's checklists and what we tell GitLab that we can do.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ const ITEMS: [(&str, usize); 3] = [("14.1.", 10), ("14.2.", 7), ("14.3 ", 35)];
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Item {
-    /// Begins with its number; those of 14.3 have none of their own.
+    /// Begins with its number, those of 14.3 have none of their own; or with the word `feature`.
     item: String,
     /// `area::name`.
     #[serde(default)]
@@ -46,6 +46,15 @@ pub fn check(file: &Path, areas: &[Area]) -> Vec<String> {
             wrong.push(format!("{} items begin with {prefix:?}, not {expected}", different.len()));
         }
     }
+    let shown: BTreeSet<String> =
+        items.iter().filter_map(|item| item.item.strip_prefix("feature ")).map(str::to_owned).collect();
+    let advertised = advertised();
+    wrong.extend(
+        advertised.difference(&shown).map(|name| format!("the feature {name} is told to GitLab and not shown")),
+    );
+    wrong.extend(
+        shown.difference(&advertised).map(|name| format!("the feature {name} is shown and not told to GitLab")),
+    );
     for item in &items {
         if item.cases.is_empty() == item.reason.is_none() {
             wrong.push(format!("{} wants cases or a reason, and not both", item.item));
@@ -54,4 +63,11 @@ pub fn check(file: &Path, areas: &[Area]) -> Vec<String> {
         wrong.extend(missing.map(|case| format!("{} names {case}, which is not there", item.item)));
     }
     wrong
+}
+
+/// The features of `info` that are true (protocol 2.3).
+fn advertised() -> BTreeSet<String> {
+    let info = serde_json::to_value(gitlab::Info::new("fargate", "bash")).expect("it is made for JSON");
+    let features = info["features"].as_object().expect("an object");
+    features.iter().filter(|(_, offered)| **offered == true).map(|(name, _)| name.clone()).collect()
 }
