@@ -129,3 +129,21 @@ async fn a_changed_configuration_is_taken_and_a_broken_one_is_not() {
     drop(manager);
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_is_told_to_stop_waits_for_its_hand_overs_no_longer_than_shutdown_timeout() {
+    let mut world = World::without_manager(Setup::default()).await;
+    let file = world.config_file();
+    let text = std::fs::read_to_string(&file).expect("config.toml");
+    std::fs::write(&file, text.replace("shutdown_timeout = 3", "shutdown_timeout = 1")).expect("config.toml");
+    let mut manager = ManagerProcess::start(&file);
+    world.fargate.faults().on_task(1, TaskFault::NeverStarts { stuck_in: Stuck::Provisioning });
+    let pipeline = world.pipeline("stuck: { tags: [dev], script: [echo never] }").await;
+    world.until_trace("stuck", "RunTask accepted").await;
+    manager.signal(Signal::SIGTERM);
+    // One signal is enough: the task would never be ready, and its own patience is minutes.
+    let (status, log) = manager.ended().await;
+    assert!(status.success(), "{log}");
+    assert_eq!(world.finished(pipeline).await, Status::Failed);
+    world.end().await;
+}
