@@ -136,7 +136,7 @@ async fn a_manager_that_is_told_to_stop_waits_for_its_hand_overs_no_longer_than_
     let file = world.config_file();
     let text = std::fs::read_to_string(&file).expect("config.toml");
     std::fs::write(&file, text.replace("shutdown_timeout = 3", "shutdown_timeout = 1")).expect("config.toml");
-    let mut manager = ManagerProcess::start(&file);
+    let manager = ManagerProcess::start(&file);
     world.fargate.faults().on_task(1, TaskFault::NeverStarts { stuck_in: Stuck::Provisioning });
     let pipeline = world.pipeline("stuck: { tags: [dev], script: [echo never] }").await;
     world.until_trace("stuck", "RunTask accepted").await;
