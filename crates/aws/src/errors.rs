@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -123,6 +124,12 @@ impl CallError {
     }
 }
 
+/// Exponential, with `jitter` in 0..1 so that those who failed together do not come back together.
+pub(crate) fn backoff(tries: u32, first: Duration, most: Duration, jitter: f64) -> Duration {
+    let full = first.saturating_mul(2u32.saturating_pow(tries.min(16))).min(most);
+    full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+}
+
 /// An error and its causes in one line; the SDK's own messages only name the phase.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -198,5 +205,14 @@ mod tests {
         for word in THROTTLE_WORDS {
             assert_eq!(*word, word.to_lowercase(), "can never be found");
         }
+    }
+
+    #[test]
+    fn the_wait_grows_to_its_limit_and_never_vanishes() {
+        let wait = |tries, jitter| backoff(tries, Duration::from_millis(500), Duration::from_secs(10), jitter);
+        assert_eq!(wait(0, 1.0), Duration::from_millis(500));
+        assert_eq!(wait(3, 1.0), Duration::from_secs(4));
+        assert_eq!(wait(60, 1.0), Duration::from_secs(10));
+        assert_eq!(wait(0, 0.0), Duration::from_millis(250));
     }
 }

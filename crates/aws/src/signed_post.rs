@@ -28,8 +28,13 @@ pub(crate) struct Service {
 
 impl Service {
     pub fn new(name: &'static str, region: &str, endpoint_url: Option<&str>) -> Self {
+        Self::at(name, &format!("{name}.{region}"), region, endpoint_url)
+    }
+
+    /// A service whose host is not called as SigV4 calls it. `host` has no domain.
+    pub fn at(name: &'static str, host: &str, region: &str, endpoint_url: Option<&str>) -> Self {
         let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let url = endpoint_url.map_or_else(|| format!("https://{name}.{region}.{domain}"), str::to_owned);
+        let url = endpoint_url.map_or_else(|| format!("https://{host}.{domain}"), str::to_owned);
         Self {
             name,
             region: region.to_owned(),

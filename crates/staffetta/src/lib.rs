@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod config;
 mod container;
+pub mod deploy;
+pub mod doctor;
 mod driver;
 pub mod local;
 pub mod manager;

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::allowed::task_definition_pattern_mistake;
+use crate::AssumedRole;
 
 /// One environment as a runner reaches it. The field names are those of `config.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -40,16 +41,6 @@ pub struct FargateConfig {
     /// Not for the config file: a job asks for it. All calls are made as this role.
     #[serde(skip)]
     pub role: Option<AssumedRole>,
-}
-
-/// A role that is taken by STS AssumeRole before anything is called.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AssumedRole {
-    pub arn: String,
-    /// 2 to 64 letters, digits and `+=,.@_-`; CloudTrail shows it.
-    pub session_name: String,
-    /// Session tags: at most 50, a key of at most 128 characters, a value of at most 256.
-    pub tags: Vec<(String, String)>,
 }
 
 /// One item of a capacity provider strategy: `FARGATE` or `FARGATE_SPOT`.

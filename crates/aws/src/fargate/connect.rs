@@ -12,14 +12,14 @@ use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::error::BuildError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
-use super::assume_role::RoleKeys;
 use super::buckets::Buckets;
 use super::calls::{Api, Calls, Counters};
-use super::config::{AssumedRole, Credentials, FargateConfig};
+use super::config::{Credentials, FargateConfig};
 use super::describe::Describer;
-use super::errors::backoff;
 use super::public_ip::Ec2;
-use crate::errors::CallError;
+use crate::AssumedRole;
+use crate::assume_role::RoleKeys;
+use crate::errors::{CallError, backoff};
 use crate::sdk;
 
 /// Long enough for ECS's slowest answers; RunTask is repeated with the same token after it.

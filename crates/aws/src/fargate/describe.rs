@@ -11,10 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::calls::Api;
 use super::connect::{Fargate, Region};
-use super::errors::backoff;
 use super::public_ip::without_unknown;
 use super::task::{Status, Task};
-use crate::errors::CallError;
+use crate::errors::{CallError, backoff};
 
 /// DescribeTasks takes no more (facts 3.2).
 const BATCH: usize = 100;

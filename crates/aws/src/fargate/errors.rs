@@ -1,16 +1,8 @@
 //! What to do about a call of ECS that gave no result: the words of a refusal count (facts 1.3, 1.4).
 
-use std::time::Duration;
-
 use job::outcome::SystemFailure;
 
 use crate::errors::Refusal;
-
-/// Exponential, with `jitter` in 0..1 so that those who failed together do not come back together.
-pub(super) fn backoff(tries: u32, first: Duration, most: Duration, jitter: f64) -> Duration {
-    let full = first.saturating_mul(2u32.saturating_pow(tries.min(16))).min(most);
-    full.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
-}
 
 /// What to do about a refused RunTask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -409,14 +401,5 @@ mod tests {
         for word in RULES.iter().flat_map(|rule| rule.words) {
             assert_eq!(*word, word.to_lowercase(), "can never be found");
         }
-    }
-
-    #[test]
-    fn the_wait_grows_to_its_limit_and_never_vanishes() {
-        let wait = |tries, jitter| backoff(tries, Duration::from_millis(500), Duration::from_secs(10), jitter);
-        assert_eq!(wait(0, 1.0), Duration::from_millis(500));
-        assert_eq!(wait(3, 1.0), Duration::from_secs(4));
-        assert_eq!(wait(60, 1.0), Duration::from_secs(10));
-        assert_eq!(wait(0, 0.0), Duration::from_millis(250));
     }
 }

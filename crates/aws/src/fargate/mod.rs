@@ -3,7 +3,6 @@
 //! [`Regions`] is made once per process, a [`Fargate`] once per runner; both are cheap to clone.
 
 mod allowed;
-mod assume_role;
 mod buckets;
 mod calls;
 mod config;
@@ -22,7 +21,7 @@ mod task;
 
 pub use allowed::{Choice, NotAllowed, role_is_allowed, role_pattern_mistake};
 pub use calls::Calls;
-pub use config::{AssumedRole, CapacityProvider, ConfigMistake, Credentials, FargateConfig};
+pub use config::{CapacityProvider, ConfigMistake, Credentials, FargateConfig};
 pub use connect::{ConnectError, Fargate, Regions};
 pub use explain::{Explanation, explain};
 pub use phases::{Phase, phases};

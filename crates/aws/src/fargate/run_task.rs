@@ -15,14 +15,14 @@ use job::ids::TaskArn;
 use job::outcome::SystemFailure;
 use job::task::CONTAINER;
 
-use super::assume_role::role_fix;
 use super::calls::Api;
 use super::config::CapacityProvider;
 use super::connect::Fargate;
-use super::errors::{Course, Judgement, NO_CREDENTIALS, backoff, judge};
+use super::errors::{Course, Judgement, NO_CREDENTIALS, judge};
 use super::placement::{Placement, choices, name_of, placement};
 use super::task::{Status, Task};
-use crate::errors::{CallError, Refusal};
+use crate::assume_role::role_fix;
+use crate::errors::{CallError, Refusal, backoff};
 
 /// ECS's limit for the JSON of all overrides, punctuation included (facts 1.2).
 const MAX_OVERRIDES: usize = 8192;

@@ -61,7 +61,7 @@ fn knows_buckets_by_name(host: &str) -> bool {
 }
 
 /// Letters and digits stay, and what is in `plain`.
-pub(super) fn encode(text: &str, plain: &[u8]) -> String {
+pub(crate) fn encode(text: &str, plain: &[u8]) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || plain.contains(&byte) {

@@ -9,6 +9,8 @@ mod role;
 pub use bucket::{Bucket, SignError, Signers};
 pub use presign::Signer;
 
+pub(crate) use address::encode;
+
 use job::secret::SecretString;
 
 /// `[runners.cache.s3]`.

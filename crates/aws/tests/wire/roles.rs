@@ -5,8 +5,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws::AssumedRole;
 use aws::CallError;
-use aws::fargate::{AssumedRole, Credentials, Fargate, FargateConfig, LaunchError, Regions};
+use aws::fargate::{Credentials, Fargate, FargateConfig, LaunchError, Regions};
 use job::outcome::SystemFailure;
 use serde_json::json;
 
@@ -18,6 +19,7 @@ fn role() -> AssumedRole {
     AssumedRole {
         arn: ROLE.into(),
         session_name: "staffetta-7".into(),
+        external_id: None,
         tags: vec![("project".into(), "a/b c".into()), ("ref".into(), String::new())],
     }
 }

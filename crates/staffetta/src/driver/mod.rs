@@ -19,7 +19,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws::fargate::{AssumedRole, Fargate, FargateConfig, Regions, role_is_allowed};
+use aws::AssumedRole;
+use aws::fargate::{Fargate, FargateConfig, Regions, role_is_allowed};
 use ssh::client::Target;
 use ssh::keys::{HostKey, TaskKey};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -114,6 +115,7 @@ impl Call {
         config.role = role.map(|role| AssumedRole {
             arn: role.arn,
             session_name: format!("{}-job-{}", ::job::PRODUCT, self.job.id),
+            external_id: None,
             tags: role.tags,
         });
         Fargate::connect(&config, &Regions::default()).await.map_err(|error| Failure::System(error.to_string()))

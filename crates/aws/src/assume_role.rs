@@ -1,4 +1,4 @@
-//! The keys of a role that a job asks for: STS AssumeRole, signed with the manager's own keys.
+//! The keys of a role that calls are made as: STS AssumeRole, signed with the keys of this process.
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
@@ -8,12 +8,23 @@ use aws_sdk_sts::config::IdentityCache;
 use aws_sdk_sts::error::BuildError;
 use aws_sdk_sts::types::Tag;
 
-use super::config::AssumedRole;
 use crate::errors::{CallError, Refusal};
 use crate::sdk::keys_of_role;
 
+/// A role that is taken by STS AssumeRole before anything is called.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AssumedRole {
+    pub arn: String,
+    /// 2 to 64 letters, digits and `+=,.@_-`; CloudTrail shows it.
+    pub session_name: String,
+    /// What the role's trust policy asks for, where it belongs to somebody else.
+    pub external_id: Option<String>,
+    /// Session tags: at most 50, a key of at most 128 characters, a value of at most 256.
+    pub tags: Vec<(String, String)>,
+}
+
 #[derive(Debug)]
-pub(super) struct RoleKeys {
+pub(crate) struct RoleKeys {
     sts: aws_sdk_sts::Client,
     role: AssumedRole,
     tags: Vec<Tag>,
@@ -30,9 +41,9 @@ impl RoleKeys {
     }
 
     async fn assume(&self) -> Result<Credentials, CallError> {
-        let AssumedRole { arn, session_name, .. } = &self.role;
+        let AssumedRole { arn, session_name, external_id, .. } = &self.role;
         let call = self.sts.assume_role().role_arn(arn).role_session_name(session_name);
-        let answer = call.set_tags(Some(self.tags.clone())).send().await;
+        let answer = call.set_external_id(external_id.clone()).set_tags(Some(self.tags.clone())).send().await;
         let answer = answer.map_err(|error| match CallError::of_sdk(&error) {
             CallError::Refused(refusal) if !may_pass(&refusal) => CallError::RoleRefused { role: arn.clone(), refusal },
             // Said of STS they would be taken for ECS's.
@@ -60,7 +71,7 @@ impl ProvideCredentials for RoleKeys {
 }
 
 /// What to check when STS refuses a role.
-pub(super) fn role_fix(role: &str, refusal: &Refusal) -> String {
+pub(crate) fn role_fix(role: &str, refusal: &Refusal) -> String {
     match refusal.code.as_str() {
         "AccessDenied" | "AccessDeniedException" => format!(
             "Check that {role} exists, that its trust policy lets the manager's role do sts:AssumeRole (and sts:TagSession, if the \

@@ -1,0 +1,16 @@
+//! The AWS side of environments: what a deployment file asks for, the CloudFormation stacks that make it, and the policies
+//! of its roles.
+
+mod deployment;
+mod names;
+mod policy;
+mod stacks;
+
+pub use deployment::{
+    Architecture, CacheBucket, Deployment, Environment, JobRole, ManagerMode, ManagerService, Place, RunnerToken,
+};
+pub use names::{ManagerOf, arn, partition, token_variable};
+pub use policy::{Condition, Purpose, Role, Statement, document};
+pub use stacks::{
+    DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind, TASK_SECURITY_GROUP,
+};

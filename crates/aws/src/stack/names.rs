@@ -1,0 +1,115 @@
+//! What things are called. All names follow from the file, so a policy can name exactly what it is for, and nobody types an ARN.
+
+use super::deployment::{Deployment, Environment, ManagerMode, Place, RunnerToken};
+
+/// `aws`, `aws-cn` or `aws-us-gov`.
+pub fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        region if region.starts_with("cn-") => "aws-cn",
+        _ => "aws",
+    }
+}
+
+/// The ARN of something in an account and region: `resource` is `cluster/ci-dev`.
+pub fn arn(place: &Place, service: &str, resource: &str) -> String {
+    let partition = partition(&place.region);
+    match service {
+        "iam" => format!("arn:{partition}:iam::{}:{resource}", place.account),
+        "s3" => format!("arn:{partition}:s3:::{resource}"),
+        _ => format!("arn:{partition}:{service}:{}:{}:{resource}", place.region, place.account),
+    }
+}
+
+/// The manager of one environment, or of all.
+#[derive(Debug, Clone, Copy)]
+pub enum ManagerOf<'a> {
+    One(&'a Environment),
+    All(&'a Place),
+}
+
+impl Deployment {
+    /// The managers that run as ECS services here.
+    pub fn managers(&self) -> Vec<ManagerOf<'_>> {
+        match &self.manager {
+            ManagerMode::Each => self.environments.iter().map(ManagerOf::One).collect(),
+            ManagerMode::Shared(place) => vec![ManagerOf::All(place)],
+            ManagerMode::Own { .. } => Vec::new(),
+        }
+    }
+
+    /// `ci-dev`: the environment's stack, its cluster, its family of task definitions.
+    pub fn environment_name(&self, environment: &Environment) -> String {
+        format!("{}-{}", self.name, environment.name)
+    }
+
+    /// `ci-dev-manager` or `ci-manager`: the manager's stack, cluster, service and task definition.
+    pub fn manager_name(&self, manager: ManagerOf) -> String {
+        match manager {
+            ManagerOf::One(environment) => format!("{}-{}-manager", self.name, environment.name),
+            ManagerOf::All(_) => format!("{}-manager", self.name),
+        }
+    }
+
+    pub fn job_role_name(&self, environment: &Environment) -> String {
+        format!("{}-job", self.environment_name(environment))
+    }
+
+    pub fn execution_role_name(&self, environment: &Environment) -> String {
+        format!("{}-execution", self.environment_name(environment))
+    }
+
+    /// The role with which this environment's tasks are started, whoever does it.
+    pub fn manager_role_name(&self, environment: &Environment) -> String {
+        format!("{}-manager", self.environment_name(environment))
+    }
+
+    /// The manager role as an ARN: made here, or somebody else's.
+    pub fn manager_role_arn(&self, environment: &Environment) -> String {
+        let made = || arn(&environment.place, "iam", &format!("role/{}", self.manager_role_name(environment)));
+        environment.manager_role.clone().unwrap_or_else(made)
+    }
+
+    /// The execution role of a manager's own task.
+    pub fn manager_execution_role_name(&self, manager: ManagerOf) -> String {
+        format!("{}-execution", self.manager_name(manager))
+    }
+
+    /// The log group of an environment's tasks.
+    pub fn log_group(&self, environment: &Environment) -> String {
+        format!("/staffetta/{}", self.environment_name(environment))
+    }
+
+    pub fn manager_log_group(&self, manager: ManagerOf) -> String {
+        format!("/staffetta/{}", self.manager_name(manager))
+    }
+
+    /// The repository of an environment's task image: in its own account, where its execution role reaches it.
+    pub fn task_repository(&self, environment: &Environment) -> String {
+        format!("{}/task", self.environment_name(environment))
+    }
+
+    /// The repository of a manager's image.
+    pub fn manager_repository(&self, manager: ManagerOf) -> String {
+        format!("{}/manager", self.manager_name(manager))
+    }
+
+    /// `ci-dev-runner-token`, in the manager's account and region; or the ARN that the file gives.
+    pub fn token_secret(&self, environment: &Environment) -> String {
+        match &environment.runner_token {
+            RunnerToken::Secret(arn) => arn.clone(),
+            RunnerToken::Made => format!("{}-runner-token", self.environment_name(environment)),
+        }
+    }
+
+    /// Bucket names are one for the whole world.
+    pub fn cache_bucket(&self, environment: &Environment) -> String {
+        let Place { account, region, .. } = &environment.place;
+        format!("{}-cache-{account}-{region}", self.environment_name(environment))
+    }
+}
+
+/// The variable in which a manager finds an environment's token: `DEV_RUNNER_TOKEN`.
+pub fn token_variable(environment: &Environment) -> String {
+    format!("{}_RUNNER_TOKEN", environment.name.to_ascii_uppercase().replace('-', "_"))
+}

@@ -1,0 +1,1 @@
+//! `staffetta deploy`: environments from a file, made by CloudFormation.
