@@ -24,6 +24,8 @@ test:
 	@scripts/install-packages test
 	@scripts/install-aws-cli
 	@scripts/install-moto
+	@scripts/install-cfn-lint
+	@scripts/install-ministack
 	scripts/static-programs dev
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
