@@ -4,6 +4,7 @@
 mod deployment;
 mod names;
 mod policy;
+mod roles;
 mod stacks;
 
 pub use deployment::{
@@ -11,6 +12,7 @@ pub use deployment::{
 };
 pub use names::{ManagerOf, arn, partition, token_variable};
 pub use policy::{Condition, Purpose, Role, Statement, document};
+pub use roles::roles;
 pub use stacks::{
     DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind, TASK_SECURITY_GROUP,
 };

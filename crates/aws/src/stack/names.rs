@@ -1,6 +1,6 @@
 //! What things are called. All names follow from the file, so a policy can name exactly what it is for, and nobody types an ARN.
 
-use super::deployment::{Deployment, Environment, ManagerMode, Place, RunnerToken};
+use super::deployment::{Deployment, Environment, JobRole, ManagerMode, Place, RunnerToken};
 
 /// `aws`, `aws-cn` or `aws-us-gov`.
 pub fn partition(region: &str) -> &'static str {
@@ -21,11 +21,30 @@ pub fn arn(place: &Place, service: &str, resource: &str) -> String {
     }
 }
 
+fn role_arn(place: &Place, name: &str) -> String {
+    arn(place, "iam", &format!("role/{name}"))
+}
+
+/// The host of ECR in an account and region.
+fn registry(place: &Place) -> String {
+    let domain = if partition(&place.region) == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
+    format!("{}.dkr.ecr.{}.{domain}", place.account, place.region)
+}
+
 /// The manager of one environment, or of all.
 #[derive(Debug, Clone, Copy)]
 pub enum ManagerOf<'a> {
     One(&'a Environment),
     All(&'a Place),
+}
+
+impl ManagerOf<'_> {
+    pub fn place(&self) -> &Place {
+        match self {
+            Self::One(environment) => &environment.place,
+            Self::All(place) => place,
+        }
+    }
 }
 
 impl Deployment {
@@ -64,10 +83,40 @@ impl Deployment {
         format!("{}-manager", self.environment_name(environment))
     }
 
+    /// The job role as an ARN: made here, or somebody else's.
+    pub fn job_role_arn(&self, environment: &Environment) -> String {
+        match &environment.job_role {
+            JobRole::Existing(arn) => arn.clone(),
+            JobRole::Made { .. } => role_arn(&environment.place, &self.job_role_name(environment)),
+        }
+    }
+
+    /// The execution role as an ARN: made here, or somebody else's.
+    pub fn execution_role_arn(&self, environment: &Environment) -> String {
+        let made = || role_arn(&environment.place, &self.execution_role_name(environment));
+        environment.execution_role.clone().unwrap_or_else(made)
+    }
+
     /// The manager role as an ARN: made here, or somebody else's.
     pub fn manager_role_arn(&self, environment: &Environment) -> String {
-        let made = || arn(&environment.place, "iam", &format!("role/{}", self.manager_role_name(environment)));
+        let made = || role_arn(&environment.place, &self.manager_role_name(environment));
         environment.manager_role.clone().unwrap_or_else(made)
+    }
+
+    /// The environments whose jobs a manager gets.
+    pub fn environments_of<'a>(&'a self, manager: ManagerOf<'a>) -> Vec<&'a Environment> {
+        match manager {
+            ManagerOf::One(environment) => vec![environment],
+            ManagerOf::All(_) => self.environments.iter().collect(),
+        }
+    }
+
+    /// The role of a manager's own task: the manager role of its environment, or one that may take those of all.
+    pub fn manager_task_role_arn(&self, manager: ManagerOf) -> String {
+        match manager {
+            ManagerOf::One(environment) => self.manager_role_arn(environment),
+            ManagerOf::All(place) => role_arn(place, &self.manager_name(manager)),
+        }
     }
 
     /// The execution role of a manager's own task.
@@ -92,6 +141,19 @@ impl Deployment {
     /// The repository of a manager's image.
     pub fn manager_repository(&self, manager: ManagerOf) -> String {
         format!("{}/manager", self.manager_name(manager))
+    }
+
+    /// The image that jobs run in.
+    pub fn task_image(&self, environment: &Environment) -> String {
+        let own = || format!("{}/{}:latest", registry(&environment.place), self.task_repository(environment));
+        environment.image.clone().unwrap_or_else(own)
+    }
+
+    /// The image that a manager runs from.
+    pub fn manager_image(&self, manager: ManagerOf) -> String {
+        const VERSION: &str = env!("CARGO_PKG_VERSION");
+        let own = || format!("{}/{}:{VERSION}", registry(manager.place()), self.manager_repository(manager));
+        self.service.image.clone().unwrap_or_else(own)
     }
 
     /// `ci-dev-runner-token`, in the manager's account and region; or the ARN that the file gives.

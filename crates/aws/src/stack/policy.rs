@@ -14,6 +14,8 @@ pub struct Role {
     pub trust: Value,
     /// ARNs of managed policies.
     pub managed: Vec<String>,
+    /// A policy document of the file, as it stands there: of a job role.
+    pub given: Option<Value>,
     pub statements: Vec<Statement>,
     /// The ARN of a policy that bounds it.
     pub boundary: Option<String>,
@@ -53,6 +55,13 @@ pub struct Condition {
     pub operator: &'static str,
     pub key: &'static str,
     pub values: Vec<String>,
+}
+
+impl Role {
+    /// Its own policy document; none where managed policies are all that it has.
+    pub fn policy(&self) -> Option<Value> {
+        self.given.clone().or_else(|| (!self.statements.is_empty()).then(|| document(&self.statements)))
+    }
 }
 
 impl Statement {

@@ -1,0 +1,261 @@
+//! The roles that the stacks make, and why each may do what it may. The facts of IAM are those of facts 9 and of AWS's Service
+//! Authorization Reference.
+
+use serde_json::{Value, json};
+
+use super::deployment::{Deployment, Environment, JobRole, ManagerMode, Place, RunnerToken};
+use super::names::{ManagerOf, arn, partition};
+use super::policy::{Condition, Purpose, Role, Statement};
+
+/// All roles: of each environment, then of each manager's ECS service. Roles that the file brings along are not among them.
+pub fn roles(deployment: &Deployment) -> Vec<Role> {
+    let of_environments =
+        deployment.environments.iter().flat_map(|environment| environment_roles(deployment, environment));
+    let of_managers = deployment.managers().into_iter().flat_map(|manager| service_roles(deployment, manager));
+    of_environments.chain(of_managers).collect()
+}
+
+/// The roles of an environment's stack.
+fn environment_roles(deployment: &Deployment, environment: &Environment) -> Vec<Role> {
+    let role = |purpose, name, trust, statements| Role {
+        purpose,
+        name,
+        account: environment.place.account.clone(),
+        environment: Some(environment.name.clone()),
+        trust,
+        managed: Vec::new(),
+        given: None,
+        statements,
+        boundary: environment.permissions_boundary.clone(),
+    };
+    let mut roles = Vec::new();
+    if let JobRole::Made { policies, inline } = &environment.job_role {
+        let name = deployment.job_role_name(environment);
+        let role = role(Purpose::Job, name, trusts_ecs(&environment.place), Vec::new());
+        roles.push(Role { managed: policies.clone(), given: inline.clone(), ..role });
+    }
+    if environment.execution_role.is_none() {
+        let (place, log_group) = (&environment.place, deployment.log_group(environment));
+        let statements = task_preparation(place, &deployment.task_image(environment), &log_group);
+        let name = deployment.execution_role_name(environment);
+        roles.push(role(Purpose::Execution, name, trusts_ecs(place), statements));
+    }
+    if environment.manager_role.is_none() {
+        let name = deployment.manager_role_name(environment);
+        let trust = trusts_manager(deployment, environment);
+        roles.push(role(Purpose::Manager, name, trust, manager_statements(deployment, environment)));
+    }
+    roles
+}
+
+/// The roles of a manager's stack.
+fn service_roles(deployment: &Deployment, manager: ManagerOf) -> Vec<Role> {
+    let place = manager.place();
+    let (environment, boundary) = match manager {
+        ManagerOf::One(environment) => (Some(environment.name.clone()), environment.permissions_boundary.clone()),
+        ManagerOf::All(_) => (None, None),
+    };
+    let role = |purpose, name, statements| Role {
+        purpose,
+        name,
+        account: place.account.clone(),
+        environment: environment.clone(),
+        trust: trusts_ecs(place),
+        managed: Vec::new(),
+        given: None,
+        statements,
+        boundary: boundary.clone(),
+    };
+    let mut roles = Vec::new();
+    if matches!(manager, ManagerOf::All(_)) {
+        let take = Statement {
+            sid: "TakeManagerRoles",
+            actions: vec!["sts:AssumeRole"],
+            resources: deployment
+                .environments
+                .iter()
+                .map(|environment| deployment.manager_role_arn(environment))
+                .collect(),
+            conditions: Vec::new(),
+            why: "everything that a shared manager does in AWS it does as the manager role of the job's environment",
+        };
+        roles.push(role(Purpose::SharedManager, deployment.manager_name(manager), vec![take]));
+    }
+    let log_group = deployment.manager_log_group(manager);
+    let mut statements = task_preparation(place, &deployment.manager_image(manager), &log_group);
+    statements.push(Statement {
+        sid: "ReadRunnerTokens",
+        actions: vec!["secretsmanager:GetSecretValue"],
+        resources: deployment
+            .environments_of(manager)
+            .into_iter()
+            .map(|it| token_secret_arn(deployment, place, it))
+            .collect(),
+        conditions: Vec::new(),
+        why: "ECS puts the runner tokens into the manager's environment",
+    });
+    roles.push(role(Purpose::ManagerExecution, deployment.manager_execution_role_name(manager), statements));
+    roles
+}
+
+/// What the manager does for the tasks of one environment. `iam:PassRole` and `ecs:TagResource` are no calls: ECS asks for
+/// them when RunTask starts a task with these roles, and when it gives the task tags (the config.toml that is made here has
+/// `propagate_tags`; AWS page "Grant permission to tag resources on creation"). ECS has no condition for subnets and security
+/// groups.
+fn manager_statements(deployment: &Deployment, environment: &Environment) -> Vec<Statement> {
+    let place = &environment.place;
+    let name = deployment.environment_name(environment);
+    let on_cluster = || Condition {
+        operator: "ArnEquals",
+        key: "ecs:cluster",
+        values: vec![arn(place, "ecs", &format!("cluster/{name}"))],
+    };
+    let tasks = arn(place, "ecs", &format!("task/{name}/*"));
+    let mut statements = vec![
+        Statement {
+            sid: "StartTasks",
+            actions: vec!["ecs:RunTask"],
+            resources: vec![arn(place, "ecs", &format!("task-definition/{name}:*"))],
+            conditions: vec![on_cluster()],
+            why: "one task for each job, from this environment's task definition, in its cluster",
+        },
+        Statement {
+            sid: "TagTasks",
+            actions: vec!["ecs:TagResource"],
+            resources: vec![tasks.clone()],
+            conditions: vec![Condition {
+                operator: "StringEquals",
+                key: "ecs:CreateAction",
+                values: vec!["RunTask".into()],
+            }],
+            why: "a task gets the tags of its task definition when it is started, for the bill; later nobody can tag it",
+        },
+        Statement {
+            sid: "WatchAndStopTasks",
+            actions: vec!["ecs:DescribeTasks", "ecs:StopTask"],
+            resources: vec![tasks],
+            conditions: Vec::new(),
+            why: "to reach a task, to see how it ended, and to end it",
+        },
+        Statement {
+            sid: "FindTasks",
+            actions: vec!["ecs:ListTasks"],
+            // It knows no resource that a task without an instance has.
+            resources: vec!["*".into()],
+            conditions: vec![on_cluster()],
+            why: "after a restart the manager looks for the tasks that it had",
+        },
+        Statement {
+            sid: "PassTaskRoles",
+            actions: vec!["iam:PassRole"],
+            resources: vec![deployment.job_role_arn(environment), deployment.execution_role_arn(environment)],
+            conditions: vec![Condition {
+                operator: "StringEquals",
+                key: "iam:PassedToService",
+                values: vec![ECS_TASKS.into()],
+            }],
+            why: "a task is started with these two roles and no others",
+        },
+    ];
+    if environment.cache.is_some() {
+        let bucket = deployment.cache_bucket(environment);
+        statements.push(Statement {
+            sid: "SignForCaches",
+            actions: vec!["s3:GetObject", "s3:PutObject"],
+            resources: vec![arn(place, "s3", &format!("{bucket}/*"))],
+            conditions: Vec::new(),
+            why: "the manager signs an address for each cache of a job; the task has no right of its own there",
+        });
+        statements.push(Statement {
+            sid: "TellMissingCaches",
+            actions: vec!["s3:ListBucket"],
+            resources: vec![arn(place, "s3", &bucket)],
+            conditions: Vec::new(),
+            why: "nothing is listed, but without it S3 calls a cache that is not there forbidden",
+        });
+    }
+    statements
+}
+
+const ECS_TASKS: &str = "ecs-tasks.amazonaws.com";
+
+/// What ECS does before a task runs: it pulls the image and opens the log.
+fn task_preparation(place: &Place, image: &str, log_group: &str) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    if let Some(repository) = ecr_repository(image) {
+        statements.push(Statement {
+            sid: "LogInToRegistry",
+            actions: vec!["ecr:GetAuthorizationToken"],
+            resources: vec!["*".into()],
+            conditions: Vec::new(),
+            why: "the image is in ECR; the log-in knows no resource",
+        });
+        statements.push(Statement {
+            sid: "PullImage",
+            actions: vec!["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            resources: vec![repository],
+            conditions: Vec::new(),
+            why: "the image's own repository and no other",
+        });
+    }
+    statements.push(Statement {
+        sid: "WriteLog",
+        actions: vec!["logs:CreateLogStream", "logs:PutLogEvents"],
+        resources: vec![arn(place, "logs", &format!("log-group:{log_group}:*"))],
+        conditions: Vec::new(),
+        why: "what the container prints goes into the log group",
+    });
+    statements
+}
+
+/// The ARN of the repository of an image in ECR: `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG`. None for any other registry.
+fn ecr_repository(image: &str) -> Option<String> {
+    let (host, path) = image.split_once('/')?;
+    let (account, rest) = host.split_once(".dkr.ecr.")?;
+    let region = rest.strip_suffix(".cn").unwrap_or(rest).strip_suffix(".amazonaws.com")?;
+    let name = path.split(['@', ':']).next()?;
+    Some(format!("arn:{}:ecr:{region}:{account}:repository/{name}", partition(region)))
+}
+
+/// What names the secret of a runner's token in a policy. Secrets Manager ends the ARN of a secret with six characters of its
+/// own, which are not known before it is there.
+fn token_secret_arn(deployment: &Deployment, place: &Place, environment: &Environment) -> String {
+    let secret = deployment.token_secret(environment);
+    match environment.runner_token {
+        RunnerToken::Secret(_) => secret,
+        RunnerToken::Made => arn(place, "secretsmanager", &format!("secret:{secret}-??????")),
+    }
+}
+
+/// ECS may take the role for tasks of this account and region. It tells no cluster (AWS page "Task IAM role").
+fn trusts_ecs(place: &Place) -> Value {
+    trust(
+        json!({"Service": ECS_TASKS}),
+        json!({
+            "StringEquals": {"aws:SourceAccount": place.account},
+            "ArnLike": {"aws:SourceArn": arn(place, "ecs", "*")},
+        }),
+    )
+}
+
+/// Who takes the manager role of an environment.
+fn trusts_manager(deployment: &Deployment, environment: &Environment) -> Value {
+    let principal = match &deployment.manager {
+        ManagerMode::Each => return trusts_ecs(&environment.place),
+        ManagerMode::Shared(place) => deployment.manager_task_role_arn(ManagerOf::All(place)),
+        ManagerMode::Own { principal } => principal.clone(),
+    };
+    let condition = match &environment.external_id {
+        Some(id) => json!({"StringEquals": {"sts:ExternalId": id}}),
+        None => json!({}),
+    };
+    trust(json!({"AWS": principal}), condition)
+}
+
+fn trust(principal: Value, condition: Value) -> Value {
+    let mut statement = json!({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"});
+    if condition.as_object().is_some_and(|condition| !condition.is_empty()) {
+        statement["Condition"] = condition;
+    }
+    json!({"Version": "2012-10-17", "Statement": [statement]})
+}
