@@ -4,6 +4,7 @@
 mod assume_role;
 mod errors;
 pub mod fargate;
+pub mod inspect;
 mod proxies;
 pub mod s3;
 mod sdk;
