@@ -1,6 +1,7 @@
 //! The AWS side of environments: what a deployment file asks for, the CloudFormation stacks that make it, and the policies
 //! of its roles.
 
+pub mod cloudformation;
 mod deployment;
 mod names;
 mod policy;
