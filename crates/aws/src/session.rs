@@ -2,7 +2,7 @@
 //!
 //! They are few, and each is one signed POST. The SDK's crates for them would cost more to build than all the rest.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -156,6 +156,19 @@ impl Session {
         self.ask(service, &headers, question.to_string(), read).await
     }
 
+    /// What time it is at AWS.
+    pub async fn date(&self) -> Result<SystemTime, CallError> {
+        self.service("sts").date().await
+    }
+
+    fn service(&self, service: &'static str) -> Service {
+        let own = std::env::var(format!("AWS_ENDPOINT_URL_{}", variable_of(service))).ok();
+        let own = own.filter(|url| !url.is_empty());
+        let endpoint = own.or(self.sdk.endpoint_url().map(str::to_owned));
+        let (host, region) = host_of(service, &self.region);
+        Service::at(service, &host, &region, endpoint.as_deref())
+    }
+
     async fn ask<T>(
         &self,
         service: &'static str,
@@ -163,11 +176,7 @@ impl Session {
         body: String,
         read: impl Fn(u16, &str) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
-        let own = std::env::var(format!("AWS_ENDPOINT_URL_{}", variable_of(service))).ok();
-        let own = own.filter(|url| !url.is_empty());
-        let endpoint = own.or(self.sdk.endpoint_url().map(str::to_owned));
-        let (host, region) = host_of(service, &self.region);
-        let service = Service::at(service, &host, &region, endpoint.as_deref());
+        let service = self.service(service);
         let deadline = Instant::now() + PATIENCE;
         let mut tries = 0;
         loop {

@@ -9,8 +9,10 @@ use aws_sigv4::sign::v4;
 use aws_smithy_http_client::Connector;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::date_time::Format;
 
 use crate::errors::{CallError, Refusal, chain};
 use crate::proxies;
@@ -63,6 +65,19 @@ impl Service {
             Ok((status, String::from_utf8_lossy(&body.into_bytes()).into_owned()))
         };
         tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
+    }
+
+    /// What time it is there, by whatever it answers to a request that nobody signed.
+    pub async fn date(&self) -> Result<SystemTime, CallError> {
+        let refused = |message: String| CallError::Refused(Refusal { code: String::new(), message });
+        let mut request = HttpRequest::new(SdkBody::empty());
+        request.set_uri(self.url.as_str()).map_err(|error| refused(error.to_string()))?;
+        let answer = tokio::time::timeout(ANSWER, self.connector.call(request)).await;
+        let answer = answer.map_err(|_| CallError::NoAnswer("time-out".into()))?;
+        let answer = answer.map_err(|error| CallError::NoAnswer(chain(&error)))?;
+        let date = answer.headers().get("date").unwrap_or_default();
+        let date = DateTime::from_str(date, Format::HttpDate);
+        date.ok().and_then(|date| SystemTime::try_from(date).ok()).ok_or_else(|| refused("it tells no time".into()))
     }
 
     fn signed(

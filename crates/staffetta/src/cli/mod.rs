@@ -3,6 +3,7 @@
 mod completion;
 mod container;
 mod custom;
+mod doctor;
 mod embedded;
 mod foreign_flags;
 mod list;
@@ -45,6 +46,7 @@ enum Command {
     Unregister(unregister::Arguments),
     List(list::Arguments),
     ResetToken(reset_token::Arguments),
+    Doctor(doctor::Arguments),
     #[command(subcommand)]
     Embedded(embedded::Command),
     Completion(completion::Arguments),
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
             Command::Unregister(arguments) => unregister::run(arguments).await,
             Command::List(arguments) => list::run(&arguments),
             Command::ResetToken(arguments) => reset_token::run(arguments).await,
+            Command::Doctor(arguments) => doctor::run(arguments).await,
             Command::Embedded(command) => embedded::run(command).await,
             Command::Completion(arguments) => completion::run(&arguments),
         }

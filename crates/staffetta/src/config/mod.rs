@@ -12,10 +12,10 @@ mod labels;
 mod listen;
 pub mod owner;
 mod queuing;
-mod read;
+pub(crate) mod read;
 pub mod reload;
 mod runner;
-mod section;
+pub(crate) mod section;
 pub mod system_id;
 #[cfg(test)]
 mod tests;
@@ -34,8 +34,9 @@ pub use cache::Cache;
 use ecs_toml::EcsToml;
 pub use listen::listen_address;
 pub use queuing::{QueuingDuration, is_exceeded};
-pub use read::{Certificates, Loaded, load};
+pub use read::{Certificates, Loaded, load, load_as};
 pub use runner::expand;
+pub(crate) use runner::{capacity_provider, host};
 
 #[derive(Debug, Clone)]
 pub struct Config {

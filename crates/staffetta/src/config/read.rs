@@ -33,15 +33,25 @@ pub(super) fn load_noting(file: &Path, note: &dyn Fn(&Path)) -> Result<Loaded, M
     };
     note(file);
     let outside = Outside { environment: &|name| env::var(name).ok(), ecs_toml: &ecs_toml };
-    let mut loaded = read(file, &read_text(file)?, &outside)?;
-    for runner in &mut loaded.config.runners {
-        use_certificates_beside(file, runner);
-    }
+    let mut loaded = read_beside(file, &read_text(file)?, &outside)?;
     loaded.warnings.extend(readable_by_others(file));
     Ok(loaded)
 }
 
-pub(super) fn read_text(file: &Path) -> Result<String, Mistakes> {
+/// For whoever is not the manager: `text` as it would be in `file`, and `environment` answers for `$NAME`.
+pub fn load_as(file: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Mistakes> {
+    read_beside(file, text, &Outside { environment, ecs_toml: &ecs_toml::load })
+}
+
+fn read_beside(file: &Path, text: &str, outside: &Outside) -> Result<Loaded, Mistakes> {
+    let mut loaded = read(file, text, outside)?;
+    for runner in &mut loaded.config.runners {
+        use_certificates_beside(file, runner);
+    }
+    Ok(loaded)
+}
+
+pub(crate) fn read_text(file: &Path) -> Result<String, Mistakes> {
     let mistake = |line, message| Mistakes(vec![Remark { file: file.to_owned(), line, message }]);
     let bytes = fs::read(file).map_err(|error| mistake(None, format!("cannot be read: {error}")))?;
     String::from_utf8(bytes).map_err(|error| {
@@ -105,7 +115,7 @@ pub(super) fn read(file: &Path, text: &str, outside: &Outside) -> Result<Loaded,
 }
 
 /// By lines, each once; those of other files that this one names come last.
-pub(super) fn in_order(file: &Path, mut remarks: Vec<Remark>) -> Vec<Remark> {
+pub(crate) fn in_order(file: &Path, mut remarks: Vec<Remark>) -> Vec<Remark> {
     let key = |remark: &Remark| (remark.file != file, remark.file.clone(), remark.line);
     remarks.sort_by_key(key);
     remarks.dedup();
@@ -117,7 +127,7 @@ pub(super) fn read_into<'t>(report: &mut Report<'t>, text: &'t str, outside: &Ou
     parse(report, text).map(|table| config(Section::root(report, &table), outside))
 }
 
-pub(super) fn parse<'t>(report: &mut Report<'t>, text: &'t str) -> Option<DeTable<'t>> {
+pub(crate) fn parse<'t>(report: &mut Report<'t>, text: &'t str) -> Option<DeTable<'t>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let at = error.span().map_or(text.len(), |span| span.start);

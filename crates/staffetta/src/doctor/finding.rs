@@ -1,24 +1,41 @@
 //! What a check found.
 
+use aws::CallError;
 use serde::Serialize;
+
+use super::CHECKS;
 
 /// From good to worst: the exit code is by the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Good,
-    /// Could not be looked at: no permission, or nothing to look with. Never hides a fault as good.
-    Unknown,
+    /// Not looked at, for it needs what was not given. Stops nothing.
+    Skipped,
     /// Jobs run, but not all, or not as they could.
     Warning,
+    /// Could not be looked at: no permission, no answer. Never hides a fault as good.
+    Unknown,
     /// Stops jobs.
     Bad,
+}
+
+impl Verdict {
+    pub fn mark(self) -> char {
+        match self {
+            Self::Good => '✔',
+            Self::Skipped => '-',
+            Self::Warning => '!',
+            Self::Unknown => '?',
+            Self::Bad => '✘',
+        }
+    }
 }
 
 /// The answer of one check about one environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// `cluster-default-provider`: stable, for programs and for docs/troubleshooting.md.
+    /// One of [`CHECKS`]: stable, for programs and for docs/troubleshooting.md.
     pub check: &'static str,
     /// The runner's name; none for what is common to all.
     pub environment: Option<String>,
@@ -29,4 +46,61 @@ pub struct Finding {
     pub breaks: String,
     /// What to do, exactly; empty for a good one.
     pub fix: String,
+}
+
+impl Finding {
+    pub fn good(check: &'static str, evidence: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Good, evidence.into(), String::new(), String::new())
+    }
+
+    pub fn bad(
+        check: &'static str,
+        evidence: impl Into<String>,
+        breaks: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self::new(check, Verdict::Bad, evidence.into(), breaks.into(), fix.into())
+    }
+
+    pub fn warning(
+        check: &'static str,
+        evidence: impl Into<String>,
+        breaks: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self::new(check, Verdict::Warning, evidence.into(), breaks.into(), fix.into())
+    }
+
+    /// `fix` says what would let it be looked at.
+    pub fn unknown(check: &'static str, evidence: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Unknown, evidence.into(), String::new(), fix.into())
+    }
+
+    /// `fix` says what to give, so that it is looked at.
+    pub fn skipped(check: &'static str, evidence: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(check, Verdict::Skipped, evidence.into(), String::new(), fix.into())
+    }
+
+    /// For a call of AWS that gave no result; `action` is what the caller may not do if it was refused: `ecs:DescribeClusters`.
+    pub fn not_seen(check: &'static str, action: &str, error: &CallError) -> Self {
+        let fix = match error {
+            CallError::Refused(_) => {
+                format!("Let whoever runs doctor do {action}; `staffetta deploy policy` prints it.")
+            }
+            CallError::RoleRefused { role, .. } => format!(
+                "Let whoever runs doctor do sts:AssumeRole on {role}, and let the role's trust policy allow it (external id too)."
+            ),
+            CallError::NoCredentials(_) => {
+                "Log in, for example with `aws sso login`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID.".to_owned()
+            }
+            CallError::Throttled(_) => "Other tools use up the account's calls: run doctor again.".to_owned(),
+            CallError::NoAnswer(_) => "Check this machine's way to AWS (proxies too), and run doctor again.".to_owned(),
+        };
+        Self::unknown(check, format!("{action}: {error}"), fix)
+    }
+
+    fn new(check: &'static str, verdict: Verdict, evidence: String, breaks: String, fix: String) -> Self {
+        debug_assert!(CHECKS.contains(&check), "{check} is missing in CHECKS");
+        Self { check, environment: None, verdict, evidence, breaks, fix }
+    }
 }

@@ -1,0 +1,103 @@
+//! `staffetta doctor`: what stops jobs before they run.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
+
+use super::{FAILED, UNUSABLE, logging};
+use crate::doctor::{self, Finding, Subject, Verdict, report};
+
+/// Find what stops jobs before they run, and say how to fix it
+#[derive(Debug, Args)]
+#[command(after_help = "Each line is one check:
+  ✔ good   - not looked at, needs what was not given   ! jobs run, but not as they could
+  ? could not be looked at   ✘ stops jobs
+docs/troubleshooting.md has a section for each check.
+
+--json prints one object: `verdict` (the worst of all) and `findings`, each with `check`, `environment`, `verdict` (good, skipped,
+warning, unknown, bad), `evidence`, `breaks` and `fix`.
+
+Exit codes, by the worst finding: 0 nothing stops jobs (✔ - !), 1 something does (✘), 2 something could not be looked at (?), or
+the file cannot be used.
+
+Example:
+  staffetta doctor --environment dev")]
+pub struct Arguments {
+    /// The configuration of a manager, of any installation
+    #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = super::run::default_config())]
+    config: PathBuf,
+    /// Only this environment: the name of its runner; may be given several times
+    #[arg(short, long = "environment", value_name = "NAME")]
+    environments: Vec<String>,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    logging::start_if_asked_for();
+    let Arguments { config, environments, json } = arguments;
+    let subjects = selected(doctor::of_config(&config)?, &environments)?;
+    let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let mut looking = JoinSet::new();
+    for (index, subject) in subjects.into_iter().enumerate() {
+        looking.spawn(async move { (index, doctor::examine(&subject).await) });
+    }
+    let progress = progress(&names);
+    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut done: Vec<Option<Vec<Finding>>> = names.iter().map(|_| None).collect();
+    let mut findings = Vec::new();
+    while let Some(looked) = looking.join_next().await {
+        let (index, found) = looked?;
+        done[index] = Some(found);
+        // In the order of the file, whoever answered first.
+        for (name, block) in names.iter().zip(&mut done) {
+            match block.take() {
+                _ if findings.iter().any(|finding: &Finding| finding.environment.as_ref() == Some(name)) => {}
+                Some(block) => {
+                    if !json {
+                        progress.suspend(|| println!("{}", report::block(name, &block, colours)));
+                    }
+                    findings.extend(block);
+                }
+                None => break,
+            }
+        }
+    }
+    progress.finish_and_clear();
+    let verdict = report::worst(&findings);
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report::Report { verdict, findings: &findings })?);
+    } else {
+        println!("{}", report::summary(&findings));
+    }
+    Ok(match verdict {
+        Verdict::Good | Verdict::Skipped | Verdict::Warning => ExitCode::SUCCESS,
+        Verdict::Bad => ExitCode::from(FAILED),
+        Verdict::Unknown => ExitCode::from(UNUSABLE),
+    })
+}
+
+fn selected(subjects: Vec<Subject>, names: &[String]) -> anyhow::Result<Vec<Subject>> {
+    let known: Vec<_> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let is_known = |name: &&String| !known.contains(name);
+    if let Some(unknown) = names.iter().find(is_known) {
+        return Err(anyhow!("there is no environment {unknown:?}; the file has {}", known.join(", ")));
+    }
+    Ok(subjects.into_iter().filter(|subject| names.is_empty() || names.contains(&subject.name)).collect())
+}
+
+/// Draws nothing where standard error is no terminal.
+fn progress(names: &[String]) -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} looking at {msg} ({elapsed})");
+    let bar = ProgressBar::new_spinner().with_message(names.join(", "));
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}

@@ -1,0 +1,82 @@
+//! What is examined: the environments of a deployment file, or those of any `config.toml`.
+
+use std::cell::RefCell;
+use std::env;
+use std::path::Path;
+
+use aws::AssumedRole;
+use aws::stack::{Architecture, Statement};
+use job::secret::{ExposeSecret, SecretString};
+
+use crate::config::{self, Mistakes, Runner};
+
+/// One environment, and what is known about it before anything is asked.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The runner's name.
+    pub name: String,
+    /// As the manager has it. Its token is no use where [`Self::token`] is an error.
+    pub runner: Runner,
+    /// Or why it is not known here.
+    pub token: Result<SecretString, String>,
+    /// The tags by which jobs ask for it; none if nobody wrote down which they are to be.
+    pub tags: Option<Vec<String>>,
+    /// Jobs at once: the environment's own limit, or that of its manager.
+    pub concurrent: usize,
+    /// What its tasks are to run on.
+    pub architecture: Option<Architecture>,
+    /// 12 digits.
+    pub account: Option<String>,
+    pub manager: Manager,
+    /// As whom doctor looks; none is whoever runs it.
+    pub as_role: Option<AssumedRole>,
+}
+
+/// The manager as AWS sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Manager {
+    /// The ARN of the role whose permissions count; none takes the caller's.
+    pub role: Option<String>,
+    /// What the deployment gives the role; none derives it from the runner.
+    pub statements: Option<Vec<Statement>>,
+    /// Ids of its security groups and subnets; empty where the manager is not known.
+    pub security_groups: Vec<String>,
+    pub subnets: Vec<String>,
+    /// Where a manager of another VPC comes from.
+    pub cidr: Option<String>,
+}
+
+/// The runners of a `config.toml` of any installation.
+pub fn of_config(file: &Path) -> Result<Vec<Subject>, Mistakes> {
+    // The manager's environment is not always that of whoever looks.
+    let unset = RefCell::new(Vec::new());
+    let environment = |name: &str| {
+        let value = env::var(name).ok().filter(|value| !value.is_empty());
+        Some(value.unwrap_or_else(|| {
+            let stand_in = format!("not-set-{name}");
+            unset.borrow_mut().push((stand_in.clone(), name.to_owned()));
+            stand_in
+        }))
+    };
+    let config = config::load_as(file, &config::read::read_text(file)?, &environment)?.config;
+    let unset = unset.into_inner();
+    let concurrent = config.concurrent;
+    let subject = |runner: Runner| {
+        let missing = unset.iter().find(|(stand_in, _)| runner.token.expose_secret().contains(stand_in));
+        Subject {
+            name: runner.name.clone(),
+            token: match missing {
+                Some((_, name)) => Err(format!("the variable {name}, which has it, is not set here")),
+                None => Ok(runner.token.clone()),
+            },
+            tags: None,
+            concurrent: runner.limit.map_or(concurrent, |limit| limit.get().min(concurrent)),
+            architecture: None,
+            account: None,
+            manager: Manager::default(),
+            as_role: None,
+            runner,
+        }
+    };
+    Ok(config.runners.into_iter().map(subject).collect())
+}
