@@ -1,8 +1,13 @@
 //! The world of the tests: GitLab, ECS and a manager on loopback, with everything real but the two servers,
 //! and those real at the wire. Never shipped.
 
+pub mod aws_call;
+mod aws_front;
 pub mod driver;
+mod emulator;
+pub mod iam;
 mod manager_process;
+mod ministack;
 mod moto;
 mod repository;
 mod store_front;
@@ -10,7 +15,10 @@ mod terminal;
 pub mod vault;
 mod world;
 
+pub use aws_call::AwsCall;
+pub use aws_front::{Answer, AwsFront};
 pub use manager_process::ManagerProcess;
+pub use ministack::Ministack;
 pub use moto::Moto;
 pub use repository::Repository;
 pub use store_front::{StoreFault, StoreFront};
