@@ -7,7 +7,7 @@
 mod cache;
 mod custom;
 pub mod ecs_toml;
-mod keys;
+pub(crate) mod keys;
 mod labels;
 mod listen;
 pub mod owner;

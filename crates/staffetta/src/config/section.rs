@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Remark, keys};
 
-/// What differs between the two kinds of file.
+/// What differs between the kinds of file.
 pub struct Dialect {
     /// What messages call the file.
     name: &'static str,
@@ -22,6 +22,8 @@ pub struct Dialect {
 
 pub const CONFIG_TOML: Dialect = Dialect { name: "config.toml", example: "examples/config.toml", any_case: false };
 pub const ECS_TOML: Dialect = Dialect { name: "ecs.toml", example: "examples/ecs.toml", any_case: true };
+pub const STAFFETTA_TOML: Dialect =
+    Dialect { name: "staffetta.toml", example: "examples/staffetta.toml", any_case: false };
 
 /// Everything that there is to tell about one file.
 pub struct Report<'t> {
@@ -197,6 +199,19 @@ impl<'r, 't> Section<'r, 't> {
         self.take(key, wanted, |value| integer(value)?.try_into().ok()).map(|found| found.value)
     }
 
+    /// A number, or a text that says it in words, such as "1 vCPU".
+    pub fn amount(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        read: impl Fn(&str) -> Option<u32>,
+    ) -> Option<Found<u32>> {
+        self.take(key, wanted, |value| match value {
+            DeValue::String(text) => read(text),
+            value => integer(value)?.try_into().ok(),
+        })
+    }
+
     pub fn at_least_one<T: TryFrom<i64>>(&mut self, key: &'static str) -> Option<T> {
         let found = self.take(key, "a whole number of 1 or more", |value| {
             integer(value).filter(|number| *number >= 1)?.try_into().ok()
@@ -339,6 +354,37 @@ impl<'r, 't> Section<'r, 't> {
             })
         };
         tables.into_iter().map(section).collect()
+    }
+
+    /// Calls `read` for each table of a table whose keys are free, in the order of the file.
+    pub fn named_sections<T>(&mut self, key: &'static str, mut read: impl FnMut(&str, Section<'_, 't>) -> T) -> Vec<T> {
+        let Some((at, value)) = self.get(key) else { return Vec::new() };
+        let path = self.name_of(key);
+        let Some(tables) = value.get_ref().as_table() else {
+            self.refuse(key, at, format!("`{path}` must be a table of tables: write [{path}.NAME]"));
+            return Vec::new();
+        };
+        let mut entries: Vec<_> = tables.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        let mut found = Vec::new();
+        for (name, value) in entries {
+            let path = format!("{path}.{}", name.get_ref());
+            match value.get_ref() {
+                DeValue::Table(table) => {
+                    let at = value.span().start;
+                    let (asked, unreadable) = (Vec::new(), Vec::new());
+                    found.push(read(
+                        name.get_ref(),
+                        Section { report: self.report, table, path, at, asked, unreadable },
+                    ));
+                }
+                other => {
+                    let message = format!("`{path}` must be a table: write [{path}]{}", but_is(other));
+                    self.report.mistake(name.span().start, message);
+                }
+            }
+        }
+        found
     }
 
     /// Reports every key that nobody asked for: understood by GitLab's runner but not acted on, or unknown.
