@@ -1,19 +1,14 @@
-//! moto's server: S3, Secrets Manager and STS on loopback, for whoever speaks real HTTP to them. It takes every
-//! credential and every signature.
+//! moto's server: AWS on loopback, for whoever speaks real HTTP to it. It takes every credential and every signature,
+//! as account 123456789012.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::thread;
 
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder, StatusCode};
 
-/// It ends with its standard input, so that it never outlives the process that started it, however that ends.
+use crate::emulator::Emulator;
+
 const PROGRAM: &str = r#"
-import os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
 from moto.server import main
 main(["-H", "127.0.0.1", "-p", "0"])
 "#;
@@ -22,10 +17,7 @@ main(["-H", "127.0.0.1", "-p", "0"])
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=made-up";
 
-pub struct Moto {
-    process: Child,
-    url: String,
-}
+pub struct Moto(Emulator);
 
 impl Moto {
     /// The one of this process, started when it is first asked for. Tests keep apart by the names of their buckets.
@@ -36,34 +28,17 @@ impl Moto {
 
     /// One more. Returns when it answers.
     pub fn start() -> Self {
-        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/moto/bin/python");
-        assert!(python.is_file(), "moto is missing: run scripts/install-moto first");
-        let mut command = Command::new(python);
-        command.args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("moto starts");
-        let mut stderr = BufReader::new(process.stderr.take().expect("it was piped"));
-        let mut said = String::new();
-        let url = loop {
-            let before = said.len();
-            let read = stderr.read_line(&mut said).expect("moto's words");
-            assert!(read > 0, "moto ended at once:\n{said}");
-            if let Some((_, url)) = said[before..].split_once("Running on ") {
-                break url.trim().to_owned();
-            }
-        };
-        // A log that nobody reads would stop it in the end.
-        thread::spawn(move || stderr.read_to_end(&mut Vec::new()));
-        Self { process, url }
+        Self(Emulator::start("moto", PROGRAM))
     }
 
     /// `http://127.0.0.1:PORT`
     pub fn url(&self) -> &str {
-        &self.url
+        self.0.url()
     }
 
     /// `127.0.0.1:PORT`, as `ServerAddress` of `[runners.cache.s3]` wants it.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url().trim_start_matches("http://")
     }
 
     /// A bucket must be there before anything is put into it.
@@ -112,14 +87,14 @@ impl Moto {
     pub async fn put_secret(&self, name: &str, text: &str) {
         let token = format!("{name}-of-these-tests-that-has-32-letters-or-more");
         let secret = serde_json::json!({"Name": name, "SecretString": text, "ClientRequestToken": token[..32]});
-        let request = client().post(&self.url).header(AUTHORIZATION, SIGNATURE.replace("/s3/", "/secretsmanager/"));
+        let request = client().post(self.url()).header(AUTHORIZATION, SIGNATURE.replace("/s3/", "/secretsmanager/"));
         let request = request.header("x-amz-target", "secretsmanager.CreateSecret");
         let answer = request.header("content-type", "application/x-amz-json-1.1").body(secret.to_string()).send().await;
         assert_eq!(answer.expect("an answer").status(), StatusCode::OK, "{name} was not stored");
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        client().request(method, format!("{}/{path}", self.url)).header(AUTHORIZATION, SIGNATURE)
+        client().request(method, format!("{}/{path}", self.url())).header(AUTHORIZATION, SIGNATURE)
     }
 }
 
@@ -131,14 +106,6 @@ pub(crate) fn client() -> reqwest::Client {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().expect("a client")
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[cfg(test)]

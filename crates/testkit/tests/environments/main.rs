@@ -1,0 +1,19 @@
+//! `staffetta deploy` and `staffetta doctor` as an operator runs them, against emulators of AWS and the embedded GitLab.
+
+mod operator;
+
+use testkit::{Ministack, Moto};
+
+use crate::operator::{ACCOUNT, Operator};
+
+#[tokio::test]
+async fn both_emulators_are_on_loopback_and_have_a_network_in_the_same_account() {
+    let (moto, ministack) = (Moto::start(), Ministack::start());
+    for url in [moto.url(), ministack.url()] {
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+        let operator = Operator::at(url);
+        assert_eq!(operator.default_network().await.subnets.len(), 2, "{url}");
+        let identity = operator.aws("sts get-caller-identity").await;
+        assert_eq!(identity["Account"], ACCOUNT, "{url}");
+    }
+}
