@@ -3,8 +3,11 @@
 
 pub mod cloudformation;
 mod deployment;
+mod environment_template;
+mod manager_template;
 mod names;
 mod policy;
+mod resources;
 mod roles;
 mod stacks;
 
@@ -15,5 +18,6 @@ pub use names::{ManagerOf, arn, partition, token_variable};
 pub use policy::{Condition, Purpose, Role, Statement, document};
 pub use roles::roles;
 pub use stacks::{
-    DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind, TASK_SECURITY_GROUP,
+    ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind,
+    TASK_SECURITY_GROUP, stacks,
 };

@@ -7,16 +7,23 @@ use super::deployment::{Deployment, Environment, JobRole, ManagerMode, Place, Ru
 use super::names::{ManagerOf, arn, partition};
 use super::policy::{Condition, Purpose, Role, Statement};
 
-/// All roles: of each environment, then of each manager's ECS service. Roles that the file brings along are not among them.
+/// All roles: of each environment, then of the managers' ECS services. Roles that the file brings along are not among them.
 pub fn roles(deployment: &Deployment) -> Vec<Role> {
-    let of_environments =
-        deployment.environments.iter().flat_map(|environment| environment_roles(deployment, environment));
-    let of_managers = deployment.managers().into_iter().flat_map(|manager| service_roles(deployment, manager));
-    of_environments.chain(of_managers).collect()
+    let mut roles = Vec::new();
+    for environment in &deployment.environments {
+        roles.extend(environment_roles(deployment, environment));
+    }
+    for manager in deployment.managers() {
+        if let ManagerOf::All(place) = manager {
+            roles.push(shared_manager_role(deployment, place));
+        }
+        roles.push(manager_execution_role(deployment, manager));
+    }
+    roles
 }
 
 /// The roles of an environment's stack.
-fn environment_roles(deployment: &Deployment, environment: &Environment) -> Vec<Role> {
+pub(super) fn environment_roles(deployment: &Deployment, environment: &Environment) -> Vec<Role> {
     let role = |purpose, name, trust, statements| Role {
         purpose,
         name,
@@ -48,54 +55,52 @@ fn environment_roles(deployment: &Deployment, environment: &Environment) -> Vec<
     roles
 }
 
-/// The roles of a manager's stack.
-fn service_roles(deployment: &Deployment, manager: ManagerOf) -> Vec<Role> {
+/// The role of a shared manager's task.
+pub(super) fn shared_manager_role(deployment: &Deployment, place: &Place) -> Role {
+    let manager = ManagerOf::All(place);
+    let take = Statement {
+        sid: "TakeManagerRoles",
+        actions: vec!["sts:AssumeRole"],
+        resources: deployment.environments.iter().map(|environment| deployment.manager_role_arn(environment)).collect(),
+        conditions: Vec::new(),
+        why: "everything that a shared manager does in AWS it does as the manager role of the job's environment",
+    };
+    service_role(manager, Purpose::SharedManager, deployment.manager_name(manager), vec![take])
+}
+
+/// With which ECS prepares a manager's own task.
+pub(super) fn manager_execution_role(deployment: &Deployment, manager: ManagerOf) -> Role {
     let place = manager.place();
+    let log_group = deployment.manager_log_group(manager);
+    let mut statements = task_preparation(place, &deployment.manager_image(manager), &log_group);
+    let environments = deployment.environments_of(manager).into_iter();
+    statements.push(Statement {
+        sid: "ReadRunnerTokens",
+        actions: vec!["secretsmanager:GetSecretValue"],
+        resources: environments.map(|environment| token_secret_arn(deployment, place, environment)).collect(),
+        conditions: Vec::new(),
+        why: "ECS puts the runner tokens into the manager's environment",
+    });
+    let name = deployment.manager_execution_role_name(manager);
+    service_role(manager, Purpose::ManagerExecution, name, statements)
+}
+
+fn service_role(manager: ManagerOf, purpose: Purpose, name: String, statements: Vec<Statement>) -> Role {
     let (environment, boundary) = match manager {
         ManagerOf::One(environment) => (Some(environment.name.clone()), environment.permissions_boundary.clone()),
         ManagerOf::All(_) => (None, None),
     };
-    let role = |purpose, name, statements| Role {
+    Role {
         purpose,
         name,
-        account: place.account.clone(),
-        environment: environment.clone(),
-        trust: trusts_ecs(place),
+        account: manager.place().account.clone(),
+        environment,
+        trust: trusts_ecs(manager.place()),
         managed: Vec::new(),
         given: None,
         statements,
-        boundary: boundary.clone(),
-    };
-    let mut roles = Vec::new();
-    if matches!(manager, ManagerOf::All(_)) {
-        let take = Statement {
-            sid: "TakeManagerRoles",
-            actions: vec!["sts:AssumeRole"],
-            resources: deployment
-                .environments
-                .iter()
-                .map(|environment| deployment.manager_role_arn(environment))
-                .collect(),
-            conditions: Vec::new(),
-            why: "everything that a shared manager does in AWS it does as the manager role of the job's environment",
-        };
-        roles.push(role(Purpose::SharedManager, deployment.manager_name(manager), vec![take]));
+        boundary,
     }
-    let log_group = deployment.manager_log_group(manager);
-    let mut statements = task_preparation(place, &deployment.manager_image(manager), &log_group);
-    statements.push(Statement {
-        sid: "ReadRunnerTokens",
-        actions: vec!["secretsmanager:GetSecretValue"],
-        resources: deployment
-            .environments_of(manager)
-            .into_iter()
-            .map(|it| token_secret_arn(deployment, place, it))
-            .collect(),
-        conditions: Vec::new(),
-        why: "ECS puts the runner tokens into the manager's environment",
-    });
-    roles.push(role(Purpose::ManagerExecution, deployment.manager_execution_role_name(manager), statements));
-    roles
 }
 
 /// What the manager does for the tasks of one environment. `iam:PassRole` and `ecs:TagResource` are no calls: ECS asks for

@@ -2,7 +2,15 @@
 
 use serde_json::Value;
 
-use super::deployment::Place;
+use super::deployment::{Deployment, Environment, ManagerMode, Place};
+use super::environment_template::{environment_template, takes_manager_group};
+use super::manager_template::{access_template, manager_template};
+use super::names::ManagerOf;
+use super::resources::tags;
+
+/// Makes the config.toml of a manager that has these environments. The second argument tells the id of an environment's task
+/// security group, or what stands for it in the text.
+pub type ConfigText<'a> = dyn Fn(&[&Environment], &dyn Fn(&Environment) -> String) -> String + 'a;
 
 /// One CloudFormation stack.
 #[derive(Debug, Clone)]
@@ -22,6 +30,8 @@ pub enum StackKind {
     Environment(String),
     /// The service of one manager; none is the shared one.
     Manager(Option<String>),
+    /// Role and security group of the shared manager, which the environments let in.
+    ManagerAccess,
 }
 
 /// A parameter of the template, and where `apply` takes its value from.
@@ -46,3 +56,70 @@ pub const DESIRED_COUNT: &str = "DesiredCount";
 pub const TASK_SECURITY_GROUP: &str = "TaskSecurityGroup";
 /// The group of the environment's own manager; of a shared one, an output of the manager's stack.
 pub const MANAGER_SECURITY_GROUP: &str = "ManagerSecurityGroup";
+
+/// The stacks of a deployment, in the order in which they are made: each needs only outputs and roles of those before it.
+pub fn stacks(deployment: &Deployment, config: &ConfigText) -> Vec<Stack> {
+    let mut stacks = Vec::new();
+    let access = |place| format!("{}-access", deployment.manager_name(ManagerOf::All(place)));
+    if let ManagerMode::Shared(place) = &deployment.manager {
+        stacks.push(Stack {
+            name: access(place),
+            place: place.clone(),
+            kind: StackKind::ManagerAccess,
+            template: access_template(deployment, place),
+            parameters: Vec::new(),
+            tags: tags(deployment, None).into_iter().collect(),
+        });
+    }
+    for environment in &deployment.environments {
+        let group = match &deployment.manager {
+            ManagerMode::Shared(place) if takes_manager_group(deployment, environment) => {
+                Some(output(MANAGER_SECURITY_GROUP, access(place), MANAGER_SECURITY_GROUP))
+            }
+            _ => None,
+        };
+        stacks.push(Stack {
+            name: deployment.environment_name(environment),
+            place: environment.place.clone(),
+            kind: StackKind::Environment(environment.name.clone()),
+            template: environment_template(deployment, environment),
+            parameters: group.into_iter().collect(),
+            tags: tags(deployment, Some(environment)).into_iter().collect(),
+        });
+    }
+    for manager in deployment.managers() {
+        let (environment, group_from) = match manager {
+            ManagerOf::One(environment) => (Some(environment), deployment.environment_name(environment)),
+            ManagerOf::All(place) => (None, access(place)),
+        };
+        let count = Parameter { name: DESIRED_COUNT.to_owned(), value: ParameterValue::DesiredCount };
+        let task_groups = deployment.environments_of(manager).into_iter().map(|environment| {
+            output(&task_group_parameter(environment), deployment.environment_name(environment), TASK_SECURITY_GROUP)
+        });
+        let group = output(MANAGER_SECURITY_GROUP, group_from, MANAGER_SECURITY_GROUP);
+        stacks.push(Stack {
+            name: deployment.manager_name(manager),
+            place: manager.place().clone(),
+            kind: StackKind::Manager(environment.map(|environment| environment.name.clone())),
+            template: manager_template(deployment, manager, config),
+            parameters: [count, group].into_iter().chain(task_groups).collect(),
+            tags: tags(deployment, environment).into_iter().collect(),
+        });
+    }
+    stacks
+}
+
+fn output(parameter: &str, stack: String, output: &'static str) -> Parameter {
+    Parameter { name: parameter.to_owned(), value: ParameterValue::Output { stack, output } }
+}
+
+/// The parameter of a manager's stack that takes the task security group of an environment.
+pub(super) fn task_group_parameter(environment: &Environment) -> String {
+    format!("{TASK_SECURITY_GROUP}{}", logical_name(environment))
+}
+
+/// An environment in a logical id or the name of a parameter, which have letters and digits only. Names have no capitals, so two
+/// never become the same.
+pub(super) fn logical_name(environment: &Environment) -> String {
+    environment.name.replace('-', "Dash")
+}
