@@ -397,6 +397,21 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_every_rule() {
+        const MANUAL: &str = include_str!("../../../../docs/troubleshooting.md");
+        for rule in RULES {
+            let line = MANUAL.lines().find(|line| line.ends_with(&format!(" | {} |", rule.fix)));
+            let line = line.unwrap_or_else(|| panic!("no line for: {}", rule.fix));
+            for code in rule.codes {
+                assert!(line.contains(&format!("`{code}")), "{code} is missing: {line}");
+            }
+            for word in rule.words {
+                assert!(line.to_lowercase().contains(word), "{word:?} is missing: {line}");
+            }
+        }
+    }
+
+    #[test]
     fn words_of_the_tables_are_in_lower_case() {
         for word in RULES.iter().flat_map(|rule| rule.words) {
             assert_eq!(*word, word.to_lowercase(), "can never be found");

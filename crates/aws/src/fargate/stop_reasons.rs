@@ -340,3 +340,26 @@ pub(super) const ROWS: &[Row] = &[
         failure: Configuration,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_every_row() {
+        const MANUAL: &str = include_str!("../../../../docs/troubleshooting.md");
+        let words = MANUAL.to_lowercase();
+        for row in ROWS {
+            let again = if row.retry { "yes" } else { "no" };
+            let line = format!(" | {} | {} | {again} |", row.sentence, row.fix.unwrap_or("—"));
+            let line = MANUAL.lines().find(|written| written.ends_with(&line));
+            let line = line.unwrap_or_else(|| panic!("no line for: {}", row.sentence));
+            for code in row.codes {
+                assert!(line.contains(&format!("`{code}`")), "{code} is missing: {line}");
+            }
+            for word in row.words.iter().copied().flatten() {
+                assert!(words.contains(word), "nothing on the page has {word:?}, of: {}", row.sentence);
+            }
+        }
+    }
+}
