@@ -1,10 +1,22 @@
 //! What is there in AWS, as plain data: one file for each thing that is looked at. To judge it is the caller's part.
 
+mod cluster;
 mod identity;
+mod image;
+mod logs;
 mod network;
+mod quota;
+mod role;
+mod task_definition;
 
+pub use cluster::{Cluster, cluster};
 pub use identity::{Identity, Principal, identity};
+pub use image::{EcrImage, Stored, stored_image};
+pub use logs::log_group_exists;
 pub use network::{
-    Peer, Route, RouteTable, RouteTarget, Rule, SecurityGroup, Subnet, VpcEndpoint, route_tables, security_groups,
-    subnets, vpc_endpoints,
+    Peer, Route, RouteTable, RouteTarget, Rule, SecurityGroup, Subnet, VpcEndpoint, default_security_group,
+    route_tables, security_groups, subnets, vpc_endpoints,
 };
+pub use quota::{FargateQuota, fargate_quota};
+pub use role::{Role, role};
+pub use task_definition::{Container, LogDriver, TaskDefinition, task_definition};

@@ -99,36 +99,45 @@ pub enum Peer {
 
 /// Those of the subnets that exist. Needs `ec2:DescribeSubnets`.
 pub async fn subnets(session: &Session, ids: &[String]) -> Result<Vec<Subnet>, CallError> {
-    Ok(describe(session, "DescribeSubnets", "subnetSet", "subnet-id", ids).await?.iter().map(subnet).collect())
+    let subnets = describe(session, "DescribeSubnets", "subnetSet", &[("subnet-id", ids)]).await?;
+    Ok(subnets.iter().map(subnet).collect())
 }
 
 /// All route tables of a VPC. Needs `ec2:DescribeRouteTables`.
 pub async fn route_tables(session: &Session, vpc: &str) -> Result<Vec<RouteTable>, CallError> {
-    let tables = describe(session, "DescribeRouteTables", "routeTableSet", "vpc-id", &[vpc.to_owned()]).await?;
+    let tables = describe(session, "DescribeRouteTables", "routeTableSet", &[("vpc-id", &[vpc.to_owned()])]).await?;
     Ok(tables.iter().map(route_table).collect())
 }
 
 /// All endpoints of a VPC. Needs `ec2:DescribeVpcEndpoints`.
 pub async fn vpc_endpoints(session: &Session, vpc: &str) -> Result<Vec<VpcEndpoint>, CallError> {
-    let endpoints = describe(session, "DescribeVpcEndpoints", "vpcEndpointSet", "vpc-id", &[vpc.to_owned()]).await?;
+    let vpc = [vpc.to_owned()];
+    let endpoints = describe(session, "DescribeVpcEndpoints", "vpcEndpointSet", &[("vpc-id", &vpc)]).await?;
     Ok(endpoints.iter().map(vpc_endpoint).collect())
 }
 
 /// Those of the security groups that exist. Needs `ec2:DescribeSecurityGroups`.
 pub async fn security_groups(session: &Session, ids: &[String]) -> Result<Vec<SecurityGroup>, CallError> {
-    let groups = describe(session, "DescribeSecurityGroups", "securityGroupInfo", "group-id", ids).await?;
+    let groups = describe(session, "DescribeSecurityGroups", "securityGroupInfo", &[("group-id", ids)]).await?;
     Ok(groups.iter().map(security_group).collect())
 }
 
-/// All that a filter lets through. Asked by id, EC2 would refuse the whole call for one that does not exist.
+/// The security group of what names none. Needs `ec2:DescribeSecurityGroups`.
+pub async fn default_security_group(session: &Session, vpc: &str) -> Result<Option<SecurityGroup>, CallError> {
+    let filters = [("vpc-id", &[vpc.to_owned()][..]), ("group-name", &["default".to_owned()][..])];
+    let groups = describe(session, "DescribeSecurityGroups", "securityGroupInfo", &filters).await?;
+    Ok(groups.first().map(security_group))
+}
+
+/// All that the filters let through, each a name and its values. Asked by id, EC2 would refuse the whole call for one thing
+/// that does not exist.
 async fn describe(
     session: &Session,
     action: &str,
     list: &str,
-    filter: &str,
-    values: &[String],
+    filters: &[(&str, &[String])],
 ) -> Result<Vec<Element>, CallError> {
-    let question = question(filter, values);
+    let question = question(filters);
     let mut items = Vec::new();
     let mut next = None;
     loop {
@@ -142,9 +151,14 @@ async fn describe(
     }
 }
 
-fn question(filter: &str, values: &[String]) -> Vec<(String, String)> {
-    let values = values.iter().enumerate().map(|(i, value)| (format!("Filter.1.Value.{}", i + 1), value.clone()));
-    [("Filter.1.Name".to_owned(), filter.to_owned())].into_iter().chain(values).collect()
+fn question(filters: &[(&str, &[String])]) -> Vec<(String, String)> {
+    let mut question = Vec::new();
+    for (number, (name, values)) in (1..).zip(filters) {
+        question.push((format!("Filter.{number}.Name"), (*name).to_owned()));
+        let values = (1..).zip(*values).map(|(i, value)| (format!("Filter.{number}.Value.{i}"), value.clone()));
+        question.extend(values);
+    }
+    question
 }
 
 fn subnet(item: &Element) -> Subnet {
@@ -326,10 +340,16 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_asked_for_by_a_filter() {
-        let ids = ["subnet-1".to_owned(), "subnet-2".to_owned()];
-        let expected =
-            [("Filter.1.Name", "subnet-id"), ("Filter.1.Value.1", "subnet-1"), ("Filter.1.Value.2", "subnet-2")];
-        assert_eq!(question("subnet-id", &ids), expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    fn everything_is_asked_for_by_filters() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let expected = [
+            ("Filter.1.Name", "subnet-id"),
+            ("Filter.1.Value.1", "subnet-1"),
+            ("Filter.1.Value.2", "subnet-2"),
+            ("Filter.2.Name", "vpc-id"),
+            ("Filter.2.Value.1", "vpc-1"),
+        ];
+        let question = question(&[("subnet-id", &ids(&["subnet-1", "subnet-2"])), ("vpc-id", &ids(&["vpc-1"]))]);
+        assert_eq!(question, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }
