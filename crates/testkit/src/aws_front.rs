@@ -18,7 +18,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -27,6 +28,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Response, header};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::runtime;
 use tokio::task::JoinHandle;
 
 use crate::aws_call::{self, AwsCall};
@@ -100,6 +102,21 @@ impl AwsFront {
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.expect("a server") });
         Self { shared, url, serving }
+    }
+
+    /// Before an emulator that may outlive the runtime of the test that starts it: on a thread of its own, as long as this process
+    /// lives. Gives its URL.
+    pub(crate) fn for_good(upstream: String) -> String {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let front = Self::start(&upstream).await;
+                tell.send(front.url().to_owned()).expect("somebody who waits");
+                std::future::pending::<()>().await;
+            });
+        });
+        told.recv().expect("a front")
     }
 
     /// `http://127.0.0.1:PORT`, for `AWS_ENDPOINT_URL`.

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::{PATIENCE, program};
+use crate::{PATIENCE, aws_call, program};
 
 /// The codes that a runner names; not 1 and 2, so that nobody can guess them.
 pub const BUILD_FAILURE: i32 = 101;
@@ -82,6 +82,7 @@ impl Driver {
     }
 
     pub async fn with(config: fargate::Config) -> Self {
+        let config = fargate::Config { record: aws_call::record_file(), ..config };
         let fargate = fargate::start(config).await.expect("the embedded Fargate");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let driver = Self { fargate, folder, next_job: Cell::new(1) };

@@ -12,7 +12,7 @@ use staffetta::manager::Manager;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, Repository, program};
+use crate::{PATIENCE, Repository, aws_call, program};
 
 /// The environments of every world; each has a runner with its name as tag, and a cluster.
 pub const ENVIRONMENTS: [&str; 3] = ["dev", "staging", "production"];
@@ -63,7 +63,8 @@ impl World {
     /// Both servers; the runners are registered and their config.toml is written.
     pub async fn without_manager(setup: Setup) -> Self {
         let gitlab = gitlab::start(setup.gitlab).await.expect("the embedded GitLab");
-        let fargate = fargate::start(setup.fargate).await.expect("the embedded Fargate");
+        let config = fargate::Config { record: aws_call::record_file(), ..setup.fargate };
+        let fargate = fargate::start(config).await.expect("the embedded Fargate");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut text = format!("concurrent = 1000\ncheck_interval = 1\nshutdown_timeout = 3\n{}\n", setup.global);
         for (name, tags) in setup.runners {

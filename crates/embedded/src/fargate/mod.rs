@@ -16,6 +16,7 @@ mod faults;
 mod lifecycle;
 mod listener;
 mod rates;
+mod record;
 mod server;
 mod sizes;
 mod state;
@@ -57,6 +58,9 @@ pub struct Config {
     pub stopped_visible: Duration,
     /// How long after RunTask a task is still MISSING; ECS is eventually consistent.
     pub visible_after: Duration,
+    /// Gets a line of JSON for each call: `who` (the access key id), `role` (the ARN, where these are keys of a role), `service`,
+    /// `region`, `action` and `parameters`.
+    pub record: Option<PathBuf>,
 }
 
 impl Config {
@@ -73,6 +77,7 @@ impl Config {
             root: None,
             stopped_visible: Duration::from_secs(3600),
             visible_after: Duration::ZERO,
+            record: None,
         }
     }
 }

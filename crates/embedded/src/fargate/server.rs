@@ -25,6 +25,7 @@ use super::faults::{CallFault, Faults, Rule};
 use super::lifecycle::Order;
 use super::listener::{CuttableListener, Scissors};
 use super::rates::Rates;
+use super::record::{Record, Signer};
 use super::state::{Cluster, State, TaskView, task_id};
 use super::sts_api::RoleSession;
 use super::world::World;
@@ -41,6 +42,8 @@ pub enum StartError {
     Addresses(io::Error),
     #[error("the agent {0} cannot be used: {1}")]
     Agent(std::path::PathBuf, io::Error),
+    #[error("calls cannot be recorded in {0}: {1}")]
+    Record(std::path::PathBuf, io::Error),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -62,6 +65,11 @@ pub async fn start(mut config: Config) -> Result<Server, StartError> {
     }
     let agent = config.agent.canonicalize().map_err(|error| StartError::Agent(config.agent.clone(), error))?;
     config.agent = agent;
+    let record = config
+        .record
+        .as_deref()
+        .map(|file| Record::open(file).map_err(|error| StartError::Record(file.to_owned(), error)));
+    let record = record.transpose()?;
     allow_many_files();
     let engine = Engine::start(config.engine, config.root.as_deref(), &config.agent).await?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| StartError::Listen(config.listen, error))?;
@@ -71,7 +79,7 @@ pub async fn start(mut config: Config) -> Result<Server, StartError> {
     let ssh_port = addresses.port();
     let state = first_state(&config, addresses);
     let description = engine.description().to_owned();
-    let world = Arc::new(World::new(config, engine, state));
+    let world = Arc::new(World::new(config, engine, state, record));
     let router = Router::new()
         .route("/", post(call))
         .route("/_embedded/faults", post(add_fault).delete(clear_faults))
@@ -239,16 +247,21 @@ async fn call(
         Err(failure) => return failure.into_json(),
     };
     let name = call.name();
-    world.look(|state| *state.calls.entry(name.to_owned()).or_default() += 1);
+    let signer = Signer::of(&headers);
+    let caller = world.look(|state| {
+        *state.calls.entry(name.to_owned()).or_default() += 1;
+        state.caller(signer.access_key, Timestamp::now())
+    });
+    if let Some(record) = &world.record {
+        let role = caller.as_ref().map(|session| session.role.as_str());
+        record.add(signer, role, call.service(), name, &call.parameters(&body));
+    }
     let fault = world.faults.next_for_call(name);
     let answer = match &fault {
         Some(CallFault::Throttle) => call.refuse(Failure::throttled()),
         Some(CallFault::ServerError { status }) => call.refuse(Failure::server(*status)),
         Some(CallFault::CapacityUnavailable) if name == "RunTask" => json(ecs_api::capacity_unavailable()),
-        _ => {
-            let caller = world.look(|state| state.caller(access_key(&headers)?, Timestamp::now()));
-            call.answer(&world, &body, caller)
-        }
+        _ => call.answer(&world, &body, caller),
     };
     match fault {
         Some(CallFault::AnswerLost) => scissors.cut(),
@@ -283,17 +296,27 @@ fn recognize(headers: &HeaderMap, body: &[u8]) -> Result<Call, Failure> {
     }
 }
 
-/// `AWS4-HMAC-SHA256 Credential=KEY/20260101/eu-west-1/ecs/aws4_request, …`
-fn access_key(headers: &HeaderMap) -> Option<&str> {
-    let (_, rest) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once("Credential=")?;
-    rest.split('/').next()
-}
-
 impl Call {
     fn name(&self) -> &str {
         match self {
             Call::Ecs(operation) => operation,
             Call::Ec2(action, _) | Call::Sts(action, _) => action,
+        }
+    }
+
+    fn service(&self) -> &'static str {
+        match self {
+            Call::Ecs(_) => "ecs",
+            Call::Ec2(..) => "ec2",
+            Call::Sts(..) => "sts",
+        }
+    }
+
+    /// As they stand on the wire; those of a body that cannot be read are none.
+    fn parameters(&self, body: &[u8]) -> serde_json::Value {
+        match self {
+            Call::Ecs(_) => serde_json::from_slice(body).unwrap_or_default(),
+            Call::Ec2(_, parameters) | Call::Sts(_, parameters) => serde_json::json!(parameters),
         }
     }
 

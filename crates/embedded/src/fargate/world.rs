@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::Config;
 use super::engine::Engine;
 use super::faults::Faults;
+use super::record::Record;
 use super::state::{State, Task};
 
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) struct World {
     pub config: Config,
     pub engine: Engine,
     pub faults: Faults,
+    pub record: Option<Record>,
     /// One entry for each task that has not stopped yet.
     pub lives: TaskTracker,
     /// Cancelled when the server ends: tasks are killed and slow answers are given up.
@@ -25,11 +27,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(config: Config, engine: Engine, state: State) -> World {
+    pub(super) fn new(config: Config, engine: Engine, state: State, record: Option<Record>) -> World {
         World {
             config,
             engine,
             faults: Faults::default(),
+            record,
             lives: TaskTracker::new(),
             closing: CancellationToken::new(),
             state: Mutex::new(state),

@@ -2,5 +2,6 @@
 
 mod api;
 mod aws_cli;
+mod record;
 mod support;
 mod tasks;

@@ -44,6 +44,9 @@ pub struct FargateArguments {
     /// Throttle as ECS does
     #[arg(long)]
     real_rates: bool,
+    /// Append a line of JSON for each call: who signed it, service, region, action and parameters
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 /// Serve the runner API, Git and artifacts for one repository, and run its pipeline
@@ -89,6 +92,7 @@ async fn serve_fargate(arguments: FargateArguments) -> anyhow::Result<ExitCode> 
         clusters: arguments.cluster.clone(),
         delays: if arguments.real_delays { fargate::Delays::fargate() } else { fargate::Delays::default() },
         real_rates: arguments.real_rates,
+        record: arguments.record,
         ..fargate::Config::new(agent)
     })
     .await
