@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::{Region, SdkConfig};
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use serde_json::Value;
 
@@ -162,11 +163,19 @@ impl Session {
     }
 
     fn service(&self, service: &'static str) -> Service {
-        let own = std::env::var(format!("AWS_ENDPOINT_URL_{}", variable_of(service))).ok();
-        let own = own.filter(|url| !url.is_empty());
-        let endpoint = own.or(self.sdk.endpoint_url().map(str::to_owned));
         let (host, region) = host_of(service, &self.region);
-        Service::at(service, &host, &region, endpoint.as_deref())
+        Service::at(service, &host, &region, self.endpoint(service).as_deref())
+    }
+
+    /// Where a service is asked instead of at AWS.
+    pub(crate) fn endpoint(&self, service: &str) -> Option<String> {
+        let own = std::env::var(format!("AWS_ENDPOINT_URL_{}", variable_of(service))).ok();
+        own.filter(|url| !url.is_empty()).or(self.sdk.endpoint_url().map(str::to_owned))
+    }
+
+    /// What calls are signed with.
+    pub(crate) async fn credentials(&self) -> Result<Credentials, CallError> {
+        self.keys.get().await
     }
 
     async fn ask<T>(

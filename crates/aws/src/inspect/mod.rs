@@ -7,7 +7,9 @@ mod logs;
 mod network;
 mod quota;
 mod role;
+mod secret;
 mod task_definition;
+mod tasks;
 
 pub use cluster::{Cluster, cluster};
 pub use identity::{Identity, Principal, identity};
@@ -19,4 +21,6 @@ pub use network::{
 };
 pub use quota::{FargateQuota, fargate_quota};
 pub use role::{Role, role};
+pub use secret::secret_text;
 pub use task_definition::{Container, LogDriver, TaskDefinition, task_definition};
+pub use tasks::running_tasks;

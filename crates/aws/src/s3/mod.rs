@@ -3,10 +3,12 @@
 
 mod address;
 mod bucket;
+mod empty;
 mod presign;
 mod role;
 
 pub use bucket::{Bucket, SignError, Signers};
+pub use empty::empty;
 pub use presign::Signer;
 
 pub(crate) use address::encode;

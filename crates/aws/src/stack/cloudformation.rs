@@ -93,9 +93,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// Of the stack itself, not of a resource in it.
-    pub fn is_of_stack(&self, id: &str) -> bool {
-        self.physical_id == id
+    /// Of the stack itself, not of a resource in it: our stacks have none below them.
+    pub fn is_of_stack(&self) -> bool {
+        self.resource_type == "AWS::CloudFormation::Stack"
     }
 }
 
