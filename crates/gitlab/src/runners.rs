@@ -93,6 +93,17 @@ pub struct Known {
     pub token_expires_at: Option<Timestamp>,
 }
 
+/// A runner as those see it who look after it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RunnerDetails {
+    pub paused: bool,
+    pub locked: bool,
+    /// `not_protected` or `ref_protected`.
+    pub access_level: String,
+    pub run_untagged: bool,
+    pub tag_list: Vec<String>,
+}
+
 /// What [`Client::verify`] found.
 #[derive(Debug)]
 pub enum Verified {
@@ -162,9 +173,10 @@ impl Client {
         read(&self.call(Method::POST, "user/runners", (PRIVATE_TOKEN, personal), &body, StatusCode::CREATED).await?)
     }
 
-    /// The complete `info` goes along: GitLab keeps what it sees first for up to 55 minutes.
-    pub async fn verify(&self, token: &SecretString, system_id: &SystemId) -> Verified {
-        let body = Runner { info: Some(self.info()), system_id: Some(system_id), ..Runner::of(token) };
+    /// The complete `info` goes along: GitLab keeps what it sees first for up to 55 minutes. Without a `system_id` GitLab
+    /// keeps nothing: for whoever is no manager.
+    pub async fn verify(&self, token: &SecretString, system_id: Option<&SystemId>) -> Verified {
+        let body = Runner { info: Some(self.info()), system_id, ..Runner::of(token) };
         let answer = self.call(Method::POST, "runners/verify", (RUNNER_TOKEN, token), &body, StatusCode::OK).await;
         match answer {
             // Very old servers say it in words (1.3).
@@ -185,6 +197,15 @@ impl Client {
     pub async fn reset_token_as_owner(&self, personal: &SecretString, id: u64) -> Result<Renewed, CallError> {
         let path = format!("runners/{id}/reset_authentication_token");
         read(&self.call(Method::POST, &path, (PRIVATE_TOKEN, personal), &(), StatusCode::CREATED).await?)
+    }
+
+    /// What its owner set, who needs a personal access token of the scope `read_api`. `GET runners/:id` of GitLab's REST API.
+    pub async fn runner(&self, personal: &SecretString, id: u64) -> Result<RunnerDetails, CallError> {
+        let complete = |request: reqwest::RequestBuilder| {
+            request.header(&PRIVATE_TOKEN, sensitive(personal)).header(ACCEPT, "application/json")
+        };
+        let answer = self.send(Method::GET, self.url(&format!("runners/{id}")), complete).await?;
+        read(&expect(answer, StatusCode::OK).await?)
     }
 
     /// Deletes the runner, with all its managers.

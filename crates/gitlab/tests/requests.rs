@@ -136,7 +136,7 @@ async fn runners_come_and_go() {
     let registration = Registration { description: "mine".into(), locked: true, ..Registration::default() };
     let registered = client.register(&token, &registration).await.expect("registered");
     assert_eq!((registered.id, registered.token.expose_secret()), (1, "new"));
-    assert!(matches!(client.verify(&token, &system_id).await, Verified::Valid(_)));
+    assert!(matches!(client.verify(&token, Some(&system_id)).await, Verified::Valid(_)));
     assert!(
         matches!(client.unregister(&token).await, Err(CallError::Forbidden(message)) if message == "403 Forbidden")
     );
@@ -196,13 +196,13 @@ async fn an_owner_creates_a_runner_and_a_runner_renews_its_token() {
 async fn a_runner_is_invalid_only_if_gitlab_says_so() {
     let (token, system_id) = (SecretString::from("t"), SystemId::new("s_0123456789ab"));
     let server = Server::start(|_| status(403)).await;
-    assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Invalid));
+    assert!(matches!(server.client().verify(&token, Some(&system_id)).await, Verified::Invalid));
     let server = Server::start(|_| status(422)).await;
-    assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Orphaned(_)));
+    assert!(matches!(server.client().verify(&token, Some(&system_id)).await, Verified::Orphaned(_)));
     let server = Server::start(|_| status(501)).await;
-    assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Unknown(_)));
+    assert!(matches!(server.client().verify(&token, Some(&system_id)).await, Verified::Unknown(_)));
     let server = Server::start(|_| full(200, &[], "200 OK")).await;
-    assert!(matches!(server.client().verify(&token, &system_id).await, Verified::Valid(_)), "very old servers");
+    assert!(matches!(server.client().verify(&token, Some(&system_id)).await, Verified::Valid(_)), "very old servers");
 }
 
 #[tokio::test]

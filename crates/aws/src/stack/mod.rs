@@ -16,7 +16,7 @@ pub use deployment::{
 };
 pub use names::{ManagerOf, arn, partition, token_variable};
 pub use policy::{Condition, Purpose, Role, Statement, document};
-pub use roles::roles;
+pub use roles::{ManagerWork, manager_statements, manager_work, roles};
 pub use stacks::{
     ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind,
     TASK_SECURITY_GROUP, stacks,

@@ -50,7 +50,7 @@ pub(super) fn environment_roles(deployment: &Deployment, environment: &Environme
     if environment.manager_role.is_none() {
         let name = deployment.manager_role_name(environment);
         let trust = trusts_manager(deployment, environment);
-        roles.push(role(Purpose::Manager, name, trust, manager_statements(deployment, environment)));
+        roles.push(role(Purpose::Manager, name, trust, manager_statements(&manager_work(deployment, environment))));
     }
     roles
 }
@@ -103,28 +103,52 @@ fn service_role(manager: ManagerOf, purpose: Purpose, name: String, statements: 
     }
 }
 
-/// What the manager does for the tasks of one environment. `iam:PassRole` and `ecs:TagResource` are no calls: ECS asks for
-/// them when RunTask starts a task with these roles, and when it gives the task tags (the config.toml that is made here has
-/// `propagate_tags`; AWS page "Grant permission to tag resources on creation"). ECS has no condition for subnets and security
-/// groups.
-fn manager_statements(deployment: &Deployment, environment: &Environment) -> Vec<Statement> {
+/// What a manager does in AWS for the jobs of one runner: from this follows what its role needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagerWork {
+    /// The ARN of the cluster.
+    pub cluster: String,
+    /// ARNs of the task definitions that are started: of all revisions with `:*`.
+    pub task_definitions: Vec<String>,
+    /// ARNs of the task definition's task role and execution role.
+    pub task_roles: Vec<String>,
+    /// Tasks get the tags of their task definition.
+    pub tags_tasks: bool,
+    /// Tasks are reached by their public addresses.
+    pub finds_public_addresses: bool,
+    /// The ARN of the bucket of caches.
+    pub cache_bucket: Option<String>,
+}
+
+/// Of the manager of an environment.
+pub fn manager_work(deployment: &Deployment, environment: &Environment) -> ManagerWork {
     let place = &environment.place;
     let name = deployment.environment_name(environment);
-    let on_cluster = || Condition {
-        operator: "ArnEquals",
-        key: "ecs:cluster",
-        values: vec![arn(place, "ecs", &format!("cluster/{name}"))],
-    };
-    let tasks = arn(place, "ecs", &format!("task/{name}/*"));
-    let mut statements = vec![
-        Statement {
-            sid: "StartTasks",
-            actions: vec!["ecs:RunTask"],
-            resources: vec![arn(place, "ecs", &format!("task-definition/{name}:*"))],
-            conditions: vec![on_cluster()],
-            why: "one task for each job, from this environment's task definition, in its cluster",
-        },
-        Statement {
+    ManagerWork {
+        cluster: arn(place, "ecs", &format!("cluster/{name}")),
+        task_definitions: vec![arn(place, "ecs", &format!("task-definition/{name}:*"))],
+        task_roles: vec![deployment.job_role_arn(environment), deployment.execution_role_arn(environment)],
+        tags_tasks: true,
+        finds_public_addresses: false,
+        cache_bucket: environment.cache.as_ref().map(|_| arn(place, "s3", &deployment.cache_bucket(environment))),
+    }
+}
+
+/// What the role of a manager needs. `iam:PassRole` and `ecs:TagResource` are no calls: ECS asks for them when RunTask starts
+/// a task with these roles, and when it gives the task tags (the config.toml that is made here has `propagate_tags`; AWS page
+/// "Grant permission to tag resources on creation"). ECS has no condition for subnets and security groups.
+pub fn manager_statements(work: &ManagerWork) -> Vec<Statement> {
+    let on_cluster = || Condition { operator: "ArnEquals", key: "ecs:cluster", values: vec![work.cluster.clone()] };
+    let tasks = format!("{}/*", work.cluster.replacen(":cluster/", ":task/", 1));
+    let mut statements = vec![Statement {
+        sid: "StartTasks",
+        actions: vec!["ecs:RunTask"],
+        resources: work.task_definitions.clone(),
+        conditions: vec![on_cluster()],
+        why: "one task for each job, from this environment's task definition, in its cluster",
+    }];
+    if work.tags_tasks {
+        statements.push(Statement {
             sid: "TagTasks",
             actions: vec!["ecs:TagResource"],
             resources: vec![tasks.clone()],
@@ -134,47 +158,57 @@ fn manager_statements(deployment: &Deployment, environment: &Environment) -> Vec
                 values: vec!["RunTask".into()],
             }],
             why: "a task gets the tags of its task definition when it is started, for the bill; later nobody can tag it",
-        },
-        Statement {
-            sid: "WatchAndStopTasks",
-            actions: vec!["ecs:DescribeTasks", "ecs:StopTask"],
-            resources: vec![tasks],
-            conditions: Vec::new(),
-            why: "to reach a task, to see how it ended, and to end it",
-        },
-        Statement {
-            sid: "FindTasks",
-            actions: vec!["ecs:ListTasks"],
-            // It knows no resource that a task without an instance has.
-            resources: vec!["*".into()],
-            conditions: vec![on_cluster()],
-            why: "after a restart the manager looks for the tasks that it had",
-        },
-        Statement {
+        });
+    }
+    statements.push(Statement {
+        sid: "WatchAndStopTasks",
+        actions: vec!["ecs:DescribeTasks", "ecs:StopTask"],
+        resources: vec![tasks],
+        conditions: Vec::new(),
+        why: "to reach a task, to see how it ended, and to end it",
+    });
+    statements.push(Statement {
+        sid: "FindTasks",
+        actions: vec!["ecs:ListTasks"],
+        // It knows no resource that a task without an instance has.
+        resources: vec!["*".into()],
+        conditions: vec![on_cluster()],
+        why: "after a restart the manager looks for the tasks that it had",
+    });
+    if !work.task_roles.is_empty() {
+        statements.push(Statement {
             sid: "PassTaskRoles",
             actions: vec!["iam:PassRole"],
-            resources: vec![deployment.job_role_arn(environment), deployment.execution_role_arn(environment)],
+            resources: work.task_roles.clone(),
             conditions: vec![Condition {
                 operator: "StringEquals",
                 key: "iam:PassedToService",
                 values: vec![ECS_TASKS.into()],
             }],
             why: "a task is started with these two roles and no others",
-        },
-    ];
-    if environment.cache.is_some() {
-        let bucket = deployment.cache_bucket(environment);
+        });
+    }
+    if work.finds_public_addresses {
+        statements.push(Statement {
+            sid: "FindPublicAddresses",
+            actions: vec!["ec2:DescribeNetworkInterfaces"],
+            resources: vec!["*".into()],
+            conditions: Vec::new(),
+            why: "ECS does not tell a task's public address; EC2's answer knows no resource",
+        });
+    }
+    if let Some(bucket) = &work.cache_bucket {
         statements.push(Statement {
             sid: "SignForCaches",
             actions: vec!["s3:GetObject", "s3:PutObject"],
-            resources: vec![arn(place, "s3", &format!("{bucket}/*"))],
+            resources: vec![format!("{bucket}/*")],
             conditions: Vec::new(),
             why: "the manager signs an address for each cache of a job; the task has no right of its own there",
         });
         statements.push(Statement {
             sid: "TellMissingCaches",
             actions: vec!["s3:ListBucket"],
-            resources: vec![arn(place, "s3", &bucket)],
+            resources: vec![bucket.clone()],
             conditions: Vec::new(),
             why: "nothing is listed, but without it S3 calls a cache that is not there forbidden",
         });

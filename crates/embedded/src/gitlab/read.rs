@@ -1,4 +1,4 @@
-//! The few calls by which a person looks at pipelines and jobs and cancels them, with a personal access token.
+//! The few calls by which a person looks at runners, pipelines and jobs, and cancels these, with a personal access token.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,6 +15,35 @@ use super::runners::authenticate_person;
 use super::state::{Pipeline, Shared, State};
 use super::variables::rfc3339;
 use super::view::{JobId, JobView, PipelineId};
+
+pub(super) async fn version(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    authenticate_person(&shared, &headers)?;
+    Ok(Json(json!({ "version": super::VERSION, "revision": "embedded" })).into_response())
+}
+
+pub(super) async fn runner(
+    Extract(shared): Extract<Arc<Shared>>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    authenticate_person(&shared, &headers)?;
+    let view = shared.look(|state| state.runners.get(&id).map(|runner| runner.view()));
+    let runner = view.ok_or_else(|| Refusal::not_found("Runner"))?;
+    let access_level = if runner.ref_protected { "ref_protected" } else { "not_protected" };
+    let answer = json!({
+        "id": runner.id,
+        "description": runner.description,
+        "maintenance_note": runner.maintenance_note,
+        "active": !runner.paused,
+        "paused": runner.paused,
+        "locked": runner.locked,
+        "access_level": access_level,
+        "run_untagged": runner.run_untagged,
+        "tag_list": runner.tags,
+        "maximum_timeout": runner.maximum_timeout,
+    });
+    Ok(Json(answer).into_response())
+}
 
 pub(super) async fn jobs(Extract(shared): Extract<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Refusal> {
     authenticate_person(&shared, &headers)?;

@@ -8,10 +8,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use job::secret::SecretString;
 use tokio::task::JoinSet;
 
+use super::register::variable;
 use super::{FAILED, UNUSABLE, logging};
-use crate::doctor::{self, Finding, Subject, Verdict, report};
+use crate::deploy::file;
+use crate::doctor::{self, Finding, Verdict, Written, report};
 
 /// Find what stops jobs before they run, and say how to fix it
 #[derive(Debug, Args)]
@@ -29,9 +32,12 @@ the file cannot be used.
 Example:
   staffetta doctor --environment dev")]
 pub struct Arguments {
-    /// The configuration of a manager, of any installation
-    #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = super::run::default_config())]
-    config: PathBuf,
+    /// The deployment file [default: staffetta.toml in this folder, if there is one and --config is not given]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// Instead of it, the config.toml of a manager, of any installation [default: as `staffetta run` has it]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Only this environment: the name of its runner; may be given several times
     #[arg(short, long = "environment", value_name = "NAME")]
     environments: Vec<String>,
@@ -42,12 +48,14 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     logging::start_if_asked_for();
-    let Arguments { config, environments, json } = arguments;
-    let subjects = selected(doctor::of_config(&config)?, &environments)?;
-    let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let Arguments { file, config, environments, json } = arguments;
+    let written = selected(written(file, config)?, &environments)?;
+    let names: Vec<String> = written.iter().map(|written| written.name().to_owned()).collect();
+    let personal = variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from);
     let mut looking = JoinSet::new();
-    for (index, subject) in subjects.into_iter().enumerate() {
-        looking.spawn(async move { (index, doctor::examine(&subject).await) });
+    for (index, written) in written.into_iter().enumerate() {
+        let personal = personal.clone();
+        looking.spawn(async move { (index, doctor::examine(written, personal.as_ref()).await) });
     }
     let progress = progress(&names);
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -84,13 +92,26 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn selected(subjects: Vec<Subject>, names: &[String]) -> anyhow::Result<Vec<Subject>> {
-    let known: Vec<_> = subjects.iter().map(|subject| subject.name.clone()).collect();
-    let is_known = |name: &&String| !known.contains(name);
-    if let Some(unknown) = names.iter().find(is_known) {
+/// What is named counts, then what lies here, then what `staffetta run` would take.
+fn written(file: Option<PathBuf>, config: Option<PathBuf>) -> anyhow::Result<Vec<Written>> {
+    let here = || Some(PathBuf::from(file::FILE)).filter(|file| config.is_none() && file.is_file());
+    match file.or_else(here) {
+        Some(file) => Ok(doctor::of_deployment(&file, file::load(&file)?.deployment)),
+        None => {
+            let usual = || variable("CONFIG_FILE").map_or_else(super::run::default_config, PathBuf::from);
+            Ok(doctor::of_config(&config.unwrap_or_else(usual))?)
+        }
+    }
+}
+
+fn selected(written: Vec<Written>, names: &[String]) -> anyhow::Result<Vec<Written>> {
+    let is_unknown = |name: &&String| !written.iter().any(|written| written.name() == *name);
+    if let Some(unknown) = names.iter().find(is_unknown) {
+        let known: Vec<_> = written.iter().map(Written::name).collect();
         return Err(anyhow!("there is no environment {unknown:?}; the file has {}", known.join(", ")));
     }
-    Ok(subjects.into_iter().filter(|subject| names.is_empty() || names.contains(&subject.name)).collect())
+    let is_meant = |written: &Written| names.is_empty() || names.iter().any(|name| name == written.name());
+    Ok(written.into_iter().filter(is_meant).collect())
 }
 
 /// Draws nothing where standard error is no terminal.

@@ -82,7 +82,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// An entry that GitLab cannot be asked about is no reason not to ask about the others.
 async fn ask(entry: &Entry, system_id: &SystemId) -> Verified {
     match entry.client() {
-        Ok(client) => client.verify(&entry.token, system_id).await,
+        Ok(client) => client.verify(&entry.token, Some(system_id)).await,
         Err(error) => Verified::Unknown(format!("{error:#}")),
     }
 }

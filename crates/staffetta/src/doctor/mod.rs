@@ -4,53 +4,73 @@
 //! [`CHECKS`], a function `check(&Subject, &Session) -> Vec<Finding>` in a file of this folder, its line in [`examine`], and
 //! its section in docs/troubleshooting.md. A check that finds nothing wrong says so with one good finding for each id.
 
+mod deployed;
 mod finding;
+mod gitlab;
 mod identity;
 pub mod report;
 mod subject;
 
 use std::time::Duration;
 
-use aws::{CallError, Session};
+use aws::Session;
+use job::secret::SecretString;
 use tokio::time::timeout;
 
 pub use finding::{Finding, Verdict};
-pub use subject::{Manager, Subject, of_config};
+pub use subject::{Manager, Subject, Written, of_config, of_deployment};
 
-/// Every check by its id, in the order in which the findings of an environment are shown. docs/troubleshooting.md has a section for each.
-pub const CHECKS: &[&str] = &["aws-identity", "clock"];
+/// Every check by its id, in the order in which the findings of an environment are shown. docs/troubleshooting.md has a
+/// section for each.
+pub const CHECKS: &[&str] =
+    &["stack", "gitlab-reachable", "runner-token", "runner-tags", "runner-settings", "clock", "aws-identity"];
 
 /// A network that swallows everything must not hold up the others.
 const LONGEST: Duration = Duration::from_secs(90);
 
-/// All findings about one environment, in the order of [`CHECKS`].
-pub async fn examine(subject: &Subject) -> Vec<Finding> {
-    let fargate = &subject.runner.fargate;
-    let session = Session::open(fargate.region.as_deref(), fargate.endpoint_url.as_deref(), subject.as_role.as_ref());
-    let mut findings = match session.await {
-        Ok(session) => {
-            // One line for each file of checks.
-            let (identity,) = tokio::join!(within("aws-identity", identity::check(subject, &session)),);
-            [identity].concat()
-        }
-        Err(error) => vec![Finding::bad(
-            "aws-identity",
-            error.to_string(),
-            "Nothing can be asked of AWS.",
-            "Set region in [runners.fargate] (Region in ecs.toml), or AWS_REGION.",
-        )],
+/// All findings about one environment, in the order of [`CHECKS`]. `personal` is a personal access token of GitLab, which
+/// shows what only a runner's owner may see.
+pub async fn examine(written: Written, personal: Option<&SecretString>) -> Vec<Finding> {
+    let name = written.name().to_owned();
+    let mut findings = match written.subject().await {
+        Ok(subject) => examine_subject(&subject, personal).await,
+        Err(finding) => vec![finding],
     };
     for finding in &mut findings {
-        finding.environment = Some(subject.name.clone());
+        finding.environment = Some(name.clone());
     }
     findings.sort_by_key(|finding| CHECKS.iter().position(|check| *check == finding.check));
     findings
 }
 
-/// A check that takes too long becomes one finding: `check` is the first of its ids.
+async fn examine_subject(subject: &Subject, personal: Option<&SecretString>) -> Vec<Finding> {
+    let fargate = &subject.runner.fargate;
+    let of_aws = async {
+        let (region, endpoint_url) = (fargate.region.as_deref(), fargate.endpoint_url.as_deref());
+        match Session::open(region, endpoint_url, subject.as_role.as_ref()).await {
+            Ok(session) => examine_aws(subject, &session).await,
+            Err(error) => vec![Finding::bad(
+                "aws-identity",
+                error.to_string(),
+                "No task can be started.",
+                "Set region in [runners.fargate] (Region in ecs.toml), or AWS_REGION.",
+            )],
+        }
+    };
+    let (of_gitlab, of_aws) = tokio::join!(within("gitlab-reachable", gitlab::check(subject, personal)), of_aws);
+    [of_gitlab, of_aws].concat()
+}
+
+/// One line for each file of checks, side by side.
+async fn examine_aws(subject: &Subject, session: &Session) -> Vec<Finding> {
+    let (identity,) = tokio::join!(within("aws-identity", identity::check(subject, session)),);
+    [identity].concat()
+}
+
+/// Checks that take too long become one finding: `check` is the first of their ids.
 async fn within(check: &'static str, looking: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
     timeout(LONGEST, looking).await.unwrap_or_else(|_| {
-        let error = CallError::NoAnswer(format!("gave up after {} s", LONGEST.as_secs()));
-        vec![Finding::not_seen(check, "AWS", &error)]
+        let evidence = format!("no end after {} s", LONGEST.as_secs());
+        vec![Finding::unknown(check, evidence, "Check this machine's network, and run doctor again.")]
     })
 }

@@ -2,18 +2,20 @@
 
 use std::cell::RefCell;
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws::AssumedRole;
-use aws::stack::{Architecture, Statement};
+use aws::stack::{Architecture, Deployment, ManagerWork};
 use job::secret::{ExposeSecret, SecretString};
 
+use super::{Finding, deployed};
 use crate::config::{self, Mistakes, Runner};
 
-/// One environment, and what is known about it before anything is asked.
+/// One environment, and what is known about it before it is looked at.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// The runner's name.
+    /// The environment's name in the deployment file, or the runner's.
     pub name: String,
     /// As the manager has it. Its token is no use where [`Self::token`] is an error.
     pub runner: Runner,
@@ -37,8 +39,8 @@ pub struct Subject {
 pub struct Manager {
     /// The ARN of the role whose permissions count; none takes the caller's.
     pub role: Option<String>,
-    /// What the deployment gives the role; none derives it from the runner.
-    pub statements: Option<Vec<Statement>>,
+    /// As the deployment has it; none derives it from the runner.
+    pub work: Option<ManagerWork>,
     /// Ids of its security groups and subnets; empty where the manager is not known.
     pub security_groups: Vec<String>,
     pub subnets: Vec<String>,
@@ -46,8 +48,40 @@ pub struct Manager {
     pub cidr: Option<String>,
 }
 
+/// An environment that somebody wrote down, before anything is asked.
+pub enum Written {
+    Runner(Box<Subject>),
+    Environment { deployment: Arc<Deployment>, index: usize, file: PathBuf },
+}
+
+impl Written {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Runner(subject) => &subject.name,
+            Self::Environment { deployment, index, .. } => &deployment.environments[*index].name,
+        }
+    }
+
+    /// Or why it cannot be examined.
+    pub(super) async fn subject(self) -> Result<Subject, Finding> {
+        match self {
+            Self::Runner(subject) => Ok(*subject),
+            Self::Environment { deployment, index, file } => {
+                deployed::subject(&deployment, &deployment.environments[index], &file).await
+            }
+        }
+    }
+}
+
+/// The environments of a deployment file.
+pub fn of_deployment(file: &Path, deployment: Deployment) -> Vec<Written> {
+    let deployment = Arc::new(deployment);
+    let written = |index| Written::Environment { deployment: deployment.clone(), index, file: file.to_owned() };
+    (0..deployment.environments.len()).map(written).collect()
+}
+
 /// The runners of a `config.toml` of any installation.
-pub fn of_config(file: &Path) -> Result<Vec<Subject>, Mistakes> {
+pub fn of_config(file: &Path) -> Result<Vec<Written>, Mistakes> {
     // The manager's environment is not always that of whoever looks.
     let unset = RefCell::new(Vec::new());
     let environment = |name: &str| {
@@ -61,9 +95,9 @@ pub fn of_config(file: &Path) -> Result<Vec<Subject>, Mistakes> {
     let config = config::load_as(file, &config::read::read_text(file)?, &environment)?.config;
     let unset = unset.into_inner();
     let concurrent = config.concurrent;
-    let subject = |runner: Runner| {
+    let written = |runner: Runner| {
         let missing = unset.iter().find(|(stand_in, _)| runner.token.expose_secret().contains(stand_in));
-        Subject {
+        let subject = Subject {
             name: runner.name.clone(),
             token: match missing {
                 Some((_, name)) => Err(format!("the variable {name}, which has it, is not set here")),
@@ -73,10 +107,11 @@ pub fn of_config(file: &Path) -> Result<Vec<Subject>, Mistakes> {
             concurrent: runner.limit.map_or(concurrent, |limit| limit.get().min(concurrent)),
             architecture: None,
             account: None,
-            manager: Manager::default(),
+            manager: Manager { role: runner.fargate.role_arn.clone(), ..Manager::default() },
             as_role: None,
             runner,
-        }
+        };
+        Written::Runner(Box::new(subject))
     };
-    Ok(config.runners.into_iter().map(subject).collect())
+    Ok(config.runners.into_iter().map(written).collect())
 }

@@ -164,7 +164,7 @@ impl Order {
     }
 
     async fn verify(&self, client: &Client, token: &SecretString, system_id: &SystemId) -> Result<Given, Failure> {
-        match client.verify(token, system_id).await {
+        match client.verify(token, Some(system_id)).await {
             Verified::Valid(Known { id, token_expires_at }) => {
                 Ok(Given { id, token: token.clone(), obtained_at: Timestamp::now(), expires_at: token_expires_at })
             }
