@@ -14,7 +14,7 @@ mod signed_post;
 pub mod stack;
 mod xml;
 
-pub use assume_role::AssumedRole;
+pub use assume_role::{AssumedRole, RoleKeys, runner_role_fix};
 pub use errors::{CallError, Refusal};
 pub use secrets_manager::{SecretRequest, SecretsManager, WebIdentity};
 pub use session::{OpenError, Session};

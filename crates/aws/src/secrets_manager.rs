@@ -1,4 +1,5 @@
-//! AWS Secrets Manager: one call, GetSecretValue, made as the manager itself or as a role that a job's JWT opens.
+//! AWS Secrets Manager: one call, GetSecretValue, made as the manager itself, as its runner's role, or as a role that a job's
+//! JWT opens.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use aws_credential_types::Credentials;
 use job::secret::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use crate::assume_role::RoleKeys;
 use crate::errors::{self, CallError, Refusal};
 use crate::sdk::{self, Keys, keys_of_role};
 use crate::signed_post::Service;
@@ -26,7 +28,7 @@ pub struct SecretRequest {
     pub version_id: Option<String>,
     pub version_stage: Option<String>,
     pub region: String,
-    /// None: the manager's own credentials.
+    /// None: the runner's role, or else the manager's own credentials.
     pub role: Option<WebIdentity>,
 }
 
@@ -55,12 +57,21 @@ impl SecretsManager {
     }
 
     /// The secret's text; a binary one in base64. Tried once.
-    pub async fn get(&self, request: &SecretRequest) -> Result<SecretString, CallError> {
+    pub async fn get(
+        &self,
+        request: &SecretRequest,
+        runner_role: Option<&RoleKeys>,
+    ) -> Result<SecretString, CallError> {
         let asked = async {
             check_region(&request.region)?;
-            let keys = match &request.role {
-                Some(role) => self.assume(role, &request.region).await?,
-                None => self.keys.get().await?,
+            let keys = match (&request.role, runner_role) {
+                (Some(role), _) => self.assume(role, &request.region).await?,
+                (None, Some(runner_role)) => runner_role.get().await.map_err(|error| match error {
+                    // STS has trouble, or who gives the manager its own: either may pass.
+                    CallError::NoCredentials(reason) => CallError::NoAnswer(reason),
+                    other => other,
+                })?,
+                (None, None) => self.keys.get().await?,
             };
             let service = Service::new("secretsmanager", &request.region, self.endpoint_url.as_deref());
             let (status, body) = service.post(&HEADERS, question(request), keys).await?;

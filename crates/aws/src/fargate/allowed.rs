@@ -154,6 +154,12 @@ pub fn role_pattern_mistake(pattern: &str) -> Option<String> {
     })
 }
 
+/// Whether it names one role.
+pub(super) fn is_role_arn(arn: &str) -> bool {
+    let is_account = |account: &str| account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    role(arn).is_some_and(|parts| is_account(parts[1]) && !arn.contains('*'))
+}
+
 /// Partition, account, path and name of `arn:partition:iam::account:role/path/name`.
 fn role(arn: &str) -> Option<Vec<&str>> {
     let (partition, rest) = arn.strip_prefix("arn:")?.split_once(":iam::")?;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::allowed::task_definition_pattern_mistake;
+use super::allowed::{is_role_arn, task_definition_pattern_mistake};
 use crate::AssumedRole;
 
 /// One environment as a runner reaches it. The field names are those of `config.toml`.
@@ -35,10 +35,14 @@ pub struct FargateConfig {
     pub propagate_tags: bool,
     /// Which task definitions a job may ask for beside `task_definition`, as patterns with `*`; none is every one.
     pub allowed_task_definitions: Option<Vec<String>>,
+    /// The role that everything is done as in AWS for this runner; none is the manager itself.
+    pub role_arn: Option<String>,
+    /// What that role's trust policy asks for: 2 to 1224 characters, as STS has it.
+    pub external_id: Option<String>,
     /// Not for the config file: secrets come from AWS's usual chain.
     #[serde(skip)]
     pub credentials: Credentials,
-    /// Not for the config file: a job asks for it. All calls are made as this role.
+    /// Not for the config file: whoever connects makes it of `role_arn`, or of what a job asks for. All calls are made as this role.
     #[serde(skip)]
     pub role: Option<AssumedRole>,
 }
@@ -95,6 +99,8 @@ impl Default for FargateConfig {
             enable_execute_command: false,
             propagate_tags: false,
             allowed_task_definitions: None,
+            role_arn: None,
+            external_id: None,
             credentials: Credentials::UsualChain,
             role: None,
         }
@@ -102,6 +108,14 @@ impl Default for FargateConfig {
 }
 
 impl FargateConfig {
+    /// The role of the runner; what CloudTrail shows of a session becomes a name that STS takes (2 to 64 of `[\w+=,.@-]`).
+    pub fn runner_role(&self, session: &str) -> Option<AssumedRole> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+        let session_name = session.chars().map(|c| if allowed(c) { c } else { '-' }).take(64).collect();
+        let arn = self.role_arn.clone()?;
+        Some(AssumedRole { arn, session_name, external_id: self.external_id.clone(), tags: Vec::new() })
+    }
+
     /// All mistakes at once, in the order of the keys. The limits are ECS's (facts 1.1).
     pub fn mistakes(&self) -> Vec<ConfigMistake> {
         let mut mistakes = Vec::new();
@@ -142,10 +156,28 @@ impl FargateConfig {
                 check(false, "allowed_task_definitions", &message);
             }
         }
+        check(
+            self.role_arn.as_deref().is_none_or(is_role_arn),
+            "role_arn",
+            "must be the ARN of a role, such as \"arn:aws:iam::111122223333:role/ci-dev-manager\"",
+        );
+        if let Some(external_id) = &self.external_id {
+            check(self.role_arn.is_some(), "external_id", "belongs to role_arn, which is not given");
+            check(
+                (2..=1224).contains(&external_id.len()) && external_id.chars().all(is_of_external_id),
+                "external_id",
+                "must have 2 to 1224 letters, digits and characters of _+=,.@:/-",
+            );
+        }
         check(!self.ssh_user.trim().is_empty(), "ssh_user", "must not be empty");
         check(self.ssh_port != 0, "ssh_port", "must not be 0");
         mistakes
     }
+}
+
+/// STS's alphabet of external ids.
+fn is_of_external_id(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c)
 }
 
 #[cfg(test)]
@@ -184,6 +216,8 @@ mod tests {
             enable_execute_command = true
             propagate_tags = true
             allowed_task_definitions = ["ci-*"]
+            role_arn = "arn:aws:iam::111122223333:role/ci-dev-manager"
+            external_id = "staffetta/dev"
             "#,
         )
         .expect("all keys");
@@ -206,6 +240,8 @@ mod tests {
             enable_execute_command: true,
             propagate_tags: true,
             allowed_task_definitions: Some(vec!["ci-*".into()]),
+            role_arn: Some("arn:aws:iam::111122223333:role/ci-dev-manager".into()),
+            external_id: Some("staffetta/dev".into()),
             credentials: Credentials::UsualChain,
             role: None,
         };
@@ -242,6 +278,42 @@ mod tests {
         let keys: Vec<_> = config.mistakes().into_iter().map(|mistake| mistake.key).collect();
         assert_eq!(keys, ["cluster", "subnets", "task_definition", "use_public_ip", "capacity_providers"]);
         assert_eq!(usable().mistakes(), []);
+    }
+
+    #[test]
+    fn a_role_is_one_and_an_external_id_belongs_to_it() {
+        let role = "arn:aws-cn:iam::111122223333:role/ci/dev-manager";
+        for (role_arn, external_id, keys) in [
+            (Some(role), None, &[][..]),
+            (Some(role), Some("ab"), &[]),
+            (Some(role), Some("_+=,.@:/-9Z"), &[]),
+            (Some("ci-dev-manager"), None, &["role_arn"]),
+            (Some("arn:aws:iam::111122223333:role/*"), None, &["role_arn"]),
+            (Some("arn:aws:iam::1:role/ci"), None, &["role_arn"]),
+            (Some("arn:aws:iam::111122223333:user/ci"), None, &["role_arn"]),
+            (Some(role), Some("a"), &["external_id"]),
+            (Some(role), Some("a b"), &["external_id"]),
+            (None, Some("é"), &["external_id", "external_id"]),
+        ] {
+            let (role_arn, external_id) = (role_arn.map(str::to_owned), external_id.map(str::to_owned));
+            let config = FargateConfig { role_arn, external_id, ..usable() };
+            let found: Vec<_> = config.mistakes().into_iter().map(|mistake| mistake.key).collect();
+            assert_eq!(found, keys, "{config:?}");
+        }
+        let long = FargateConfig { role_arn: Some(role.into()), external_id: Some("x".repeat(1225)), ..usable() };
+        assert_eq!(long.mistakes().len(), 1);
+    }
+
+    #[test]
+    fn a_session_has_a_name_that_sts_takes() {
+        let config = FargateConfig { role_arn: Some("arn".into()), external_id: Some("id".into()), ..usable() };
+        let role = config.runner_role("staffetta.s_1.dev runner ä").expect("a role");
+        assert_eq!(
+            (role.session_name.as_str(), role.external_id.as_deref()),
+            ("staffetta.s_1.dev-runner--", Some("id"))
+        );
+        assert_eq!(config.runner_role(&"x".repeat(65)).expect("a role").session_name.len(), 64);
+        assert_eq!(usable().runner_role("s"), None);
     }
 
     #[test]

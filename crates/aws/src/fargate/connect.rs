@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aws_config::Region as RegionName;
 use aws_credential_types::Credentials as Keys;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ecs::config::IdentityCache;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::error::BuildError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -27,14 +28,29 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// How long a call that only looks or stops is repeated before its caller hears of the trouble.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the runners of one process share, by region and endpoint: connections, token buckets, describers, counters.
+/// What the runners of one process share, by region, endpoint and role: connections, keys, token buckets, describers, counters.
 /// One per process; the clones are the same.
 #[derive(Clone, Default)]
 pub struct Regions {
-    regions: Arc<tokio::sync::Mutex<HashMap<RegionKey, Arc<Region>>>>,
+    known: Arc<tokio::sync::Mutex<Known>>,
 }
 
-/// All runners of a process have the same credentials, so region, endpoint and role stand for the account too.
+#[derive(Default)]
+struct Known {
+    regions: HashMap<RegionKey, Arc<Region>>,
+    /// ECS counts the calls of an account, whatever roles make them.
+    buckets: HashMap<AccountKey, Arc<Buckets>>,
+}
+
+/// One quota of ECS. Without a role the account is that of the manager, whichever it is.
+#[derive(PartialEq, Eq, Hash)]
+struct AccountKey {
+    region: String,
+    endpoint_url: Option<String>,
+    account: Option<String>,
+}
+
+/// All runners of a process have the same credentials, so these stand for the account too.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct RegionKey {
     region: Option<String>,
@@ -43,12 +59,13 @@ struct RegionKey {
     role: Option<AssumedRole>,
 }
 
-/// One account and region.
+/// One account and region, and who calls there.
 pub(super) struct Region {
     name: String,
     pub ecs: aws_sdk_ecs::Client,
     pub ec2: Ec2,
-    buckets: Buckets,
+    role_keys: Option<RoleKeys>,
+    buckets: Arc<Buckets>,
     counters: Counters,
     describers: Mutex<HashMap<DescriberKey, Weak<Describer>>>,
 }
@@ -95,6 +112,11 @@ impl Fargate {
         self.config.credentials
     }
 
+    /// The keys of the role that all is done as; none where the manager does it as itself.
+    pub fn role_keys(&self) -> Option<&RoleKeys> {
+        self.region.role_keys.as_ref()
+    }
+
     /// Calls so far, of all runners in this region.
     pub fn calls(&self) -> Calls {
         self.region.counters.read()
@@ -104,8 +126,8 @@ impl Fargate {
 impl Regions {
     /// Calls so far to all regions.
     pub async fn calls(&self) -> Calls {
-        let regions = self.regions.lock().await;
-        regions.values().map(|region| region.counters.read()).fold(Calls::default(), Calls::plus)
+        let known = self.known.lock().await;
+        known.regions.values().map(|region| region.counters.read()).fold(Calls::default(), Calls::plus)
     }
 
     async fn get(&self, config: &FargateConfig) -> Result<Arc<Region>, ConnectError> {
@@ -115,18 +137,21 @@ impl Regions {
             credentials: config.credentials,
             role: config.role.clone(),
         };
-        let mut regions = self.regions.lock().await;
-        if let Some(region) = regions.get(&key) {
+        let mut known = self.known.lock().await;
+        if let Some(region) = known.regions.get(&key) {
             return Ok(region.clone());
         }
-        let region = Arc::new(Region::open(config).await?);
-        regions.insert(key, region.clone());
+        let region = Arc::new(Region::open(config, &mut known.buckets).await?);
+        known.regions.insert(key, region.clone());
         Ok(region)
     }
 }
 
 impl Region {
-    async fn open(config: &FargateConfig) -> Result<Self, ConnectError> {
+    async fn open(
+        config: &FargateConfig,
+        buckets: &mut HashMap<AccountKey, Arc<Buckets>>,
+    ) -> Result<Self, ConnectError> {
         if let Some(url) = &config.endpoint_url
             && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
         {
@@ -145,19 +170,32 @@ impl Region {
         }
         let shared = loader.load().await;
         let region = shared.region().ok_or(ConnectError::NoRegion)?.to_string();
-        let keys = match &config.role {
-            Some(role) => SharedCredentialsProvider::new(RoleKeys::new(&shared, role).map_err(ConnectError::BadRole)?),
+        let role = config.role.as_ref();
+        let role_keys = role.map(|role| RoleKeys::new(&shared, role)).transpose().map_err(ConnectError::BadRole)?;
+        let mut ecs = aws_sdk_ecs::config::Builder::from(&shared);
+        let keys = match &role_keys {
+            Some(role_keys) => {
+                let keys = SharedCredentialsProvider::new(role_keys.clone());
+                // They keep themselves, and are renewed earlier than the SDK would.
+                ecs = ecs.credentials_provider(keys.clone()).identity_cache(IdentityCache::no_cache());
+                keys
+            }
             None => sdk::provider(&shared),
         };
-        let ecs = aws_sdk_ecs::config::Builder::from(&shared).credentials_provider(keys.clone()).build();
+        let account = AccountKey {
+            region: region.clone(),
+            endpoint_url: config.endpoint_url.clone(),
+            account: role.and_then(|role| role.arn.split(':').nth(4)).map(str::to_owned),
+        };
         // The SDK's clients look for the names of their own service themselves.
         let of_ec2 = std::env::var("AWS_ENDPOINT_URL_EC2").ok().filter(|url| !url.is_empty());
         let ec2_url = config.endpoint_url.clone().or(of_ec2).or(shared.endpoint_url().map(str::to_owned));
         Ok(Self {
-            ecs: aws_sdk_ecs::Client::from_conf(ecs),
+            ecs: aws_sdk_ecs::Client::from_conf(ecs.build()),
             ec2: Ec2::new(&region, ec2_url.as_deref(), keys),
             name: region,
-            buckets: Buckets::default(),
+            role_keys,
+            buckets: buckets.entry(account).or_default().clone(),
             counters: Counters::default(),
             describers: Mutex::default(),
         })

@@ -21,7 +21,7 @@ use super::connect::Fargate;
 use super::errors::{Course, Judgement, NO_CREDENTIALS, judge};
 use super::placement::{Placement, choices, name_of, placement};
 use super::task::{Status, Task};
-use crate::assume_role::role_fix;
+use crate::assume_role::{job_role_fix, runner_role_fix};
 use crate::errors::{CallError, Refusal, backoff};
 
 /// ECS's limit for the JSON of all overrides, punctuation included (facts 1.2).
@@ -124,7 +124,7 @@ impl Fargate {
     ) -> Result<Task, LaunchError> {
         let overrides = overrides(launch)?;
         let choices = choices(&self.config);
-        let mut tries = Tries::default();
+        let mut tries = Tries { has_runner_role: self.config.role_arn.is_some(), ..Tries::default() };
         let mut stop = pin!(stop);
         let mut wait = Duration::ZERO;
         loop {
@@ -241,6 +241,8 @@ enum Answer {
 /// What one launch has been through: the rule of what to do next.
 #[derive(Debug, Default)]
 struct Tries {
+    /// The calls are made as the runner's role, and not as one of the job's.
+    has_runner_role: bool,
     /// How many placements had no room.
     placement: usize,
     /// Rises when a request may be made anew, without the danger of a second task.
@@ -352,7 +354,8 @@ impl Tries {
                 judge(refusal)
             }
             CallError::RoleRefused { role, refusal } => {
-                Judgement { course: Course::End, failure: SystemFailure::Configuration, fix: role_fix(role, refusal) }
+                let fix = if self.has_runner_role { runner_role_fix } else { job_role_fix }(role, refusal);
+                Judgement { course: Course::End, failure: SystemFailure::Configuration, fix }
             }
             _ => Judgement {
                 course: Course::ForAMinute,

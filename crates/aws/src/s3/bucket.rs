@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use super::presign::presign;
 use super::role::{self, Actions};
 use super::{S3Config, S3Keys, Signer};
+use crate::assume_role::{RoleKeys, runner_role_fix};
 use crate::errors::{self, CallError};
 use crate::proxies;
 use crate::sdk::{self, Keys};
@@ -37,7 +38,7 @@ pub struct Bucket {
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     #[error("no AWS credentials for the cache: {0}")]
-    Keys(CallError),
+    Keys(String),
     #[error("the role {role} cannot be used for the cache: {error}")]
     Role { role: String, error: CallError },
 }
@@ -50,14 +51,18 @@ pub struct Signers {
 }
 
 impl Bucket {
-    /// Nothing is sent yet.
-    pub async fn connect(config: S3Config) -> Self {
+    /// Nothing is sent yet. The usual chain is that of `runner_role` where there is one.
+    pub async fn connect(config: S3Config, runner_role: Option<&RoleKeys>) -> Self {
         let region = config.region.clone().unwrap_or_else(|| FALLBACK.to_owned());
         let mut loader = sdk::loader(None, ANSWER).region(Region::new(region));
-        if let S3Keys::Given { access_key, secret_key, session_token } = &config.keys {
-            let token = session_token.as_ref().map(|token| token.expose_secret().to_owned());
-            let keys = Credentials::new(access_key, secret_key.expose_secret(), token, None, "config.toml");
-            loader = loader.credentials_provider(keys);
+        match (&config.keys, runner_role) {
+            (S3Keys::Given { access_key, secret_key, session_token }, _) => {
+                let token = session_token.as_ref().map(|token| token.expose_secret().to_owned());
+                let keys = Credentials::new(access_key, secret_key.expose_secret(), token, None, "config.toml");
+                loader = loader.credentials_provider(keys);
+            }
+            (S3Keys::UsualChain, Some(role)) => loader = loader.credentials_provider(role.clone()),
+            (S3Keys::UsualChain, None) => {}
         }
         let sdk = loader.load().await;
         let connector = proxies::connector(config.insecure.then_some("http://"));
@@ -90,7 +95,13 @@ impl Bucket {
 
     async fn own_keys(&self) -> Result<Credentials, SignError> {
         let keys = tokio::time::timeout(ANSWER, self.keys.get()).await;
-        keys.unwrap_or_else(|_| Err(CallError::NoCredentials("no answer in time".into()))).map_err(SignError::Keys)
+        let keys = keys.unwrap_or_else(|_| Err(CallError::NoCredentials("no answer in time".into())));
+        keys.map_err(|error| match &error {
+            CallError::RoleRefused { role, refusal } => {
+                SignError::Keys(format!("{error}. {}", runner_role_fix(role, refusal)))
+            }
+            other => SignError::Keys(other.to_string()),
+        })
     }
 
     async fn region(&self, keys: &Credentials) -> String {

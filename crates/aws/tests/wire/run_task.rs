@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::roles::{HOUR, keys};
 use crate::scripted::{Answer, Scripted, launch, task};
 use aws::fargate::{CapacityProvider, Fargate, FargateConfig, LaunchError, Regions, Waiting};
 use job::outcome::SystemFailure;
@@ -227,21 +228,28 @@ async fn patience_is_bounded_and_tells_that_a_task_may_run() {
 }
 
 #[tokio::test]
-async fn launches_of_all_runners_together_keep_to_the_bucket() {
+async fn launches_of_all_runners_of_an_account_together_keep_to_the_bucket() {
     const LAUNCHES: usize = 40;
     let arrivals = Arc::new(Mutex::new(Vec::new()));
     let ecs = Scripted::start({
         let arrivals = arrivals.clone();
-        move |_| {
+        move |call| {
+            if call.api == "AssumeRole" {
+                return keys("ASIAROLE", HOUR);
+            }
             arrivals.lock().expect("the arrivals").push(Instant::now());
             started("0a")
         }
     })
     .await;
     let regions = Regions::default();
-    let first = Fargate::connect(&ecs.config(), &regions).await.expect("a connection");
-    let other = FargateConfig { cluster: "ci-prod".into(), ..ecs.config() };
-    let second = Fargate::connect(&other, &regions).await.expect("a connection");
+    let as_role = async |arn: &str| {
+        let role = FargateConfig { role_arn: Some(arn.to_owned()), ..ecs.config() }.runner_role("s");
+        Fargate::connect(&FargateConfig { role, ..ecs.config() }, &regions).await.expect("a connection")
+    };
+    let first = as_role("arn:aws:iam::111122223333:role/ci-dev").await;
+    let second = as_role("arn:aws:iam::111122223333:role/ci-prod").await;
+    let elsewhere = as_role("arn:aws:iam::444455556666:role/ci-prod").await;
     let began = Instant::now();
     let mut launches = Vec::new();
     for number in 0..LAUNCHES {
@@ -258,7 +266,7 @@ async fn launches_of_all_runners_together_keep_to_the_bucket() {
         waited += usize::from(launch.await.expect("a launch"));
     }
     assert!((1..=LAUNCHES - 20).contains(&waited), "{waited} were told to wait");
-    let arrivals = arrivals.lock().expect("the arrivals");
+    let arrivals = std::mem::take(&mut *arrivals.lock().expect("the arrivals"));
     assert_eq!(arrivals.len(), LAUNCHES);
     for (beyond, arrival) in arrivals[20..].iter().enumerate() {
         // 20 at once, then 20 a second.
@@ -266,6 +274,8 @@ async fn launches_of_all_runners_together_keep_to_the_bucket() {
         let after = arrival.duration_since(began);
         assert!(after >= earliest, "call {} came after {after:?}", 21 + beyond);
     }
+    // Each account has a bucket of its own.
+    elsewhere.run_task(&launch("t"), |waiting| panic!("{waiting}"), pending()).await.expect("a task");
 }
 
 #[tokio::test]

@@ -258,6 +258,8 @@ fn fargate(mut section: Section) -> Place {
         enable_execute_command: section.flag("enable_execute_command").unwrap_or(default.enable_execute_command),
         propagate_tags: section.flag("propagate_tags").unwrap_or(default.propagate_tags),
         allowed_task_definitions: section.texts("allowed_task_definitions").map(|found| found.value),
+        role_arn: section.filled_text("role_arn").map(|found| found.value),
+        external_id: section.filled_text("external_id").map(|found| found.value),
         credentials: default.credentials,
         role: default.role,
     };

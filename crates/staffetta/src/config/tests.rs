@@ -181,6 +181,8 @@ ssh_port = 2222
 enable_execute_command = true
 propagate_tags = true
 allowed_task_definitions = ["t-*"]
+role_arn = "arn:aws:iam::111122223333:role/ci"
+external_id = "e1"
 start_timeout = "5m"
 capacity_providers = [{ name = "FARGATE_SPOT", weight = 3 }, { name = "FARGATE", weight = 0, base = 2 }]
 "#;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use aws::fargate::Fargate;
 use aws::s3::{Bucket, SignError, Signers};
 use job::cache::{Access, Folder, objects};
 use job::hand_over::{ObjectAddresses, RemoteCaches};
@@ -43,9 +44,9 @@ pub struct Signing {
 
 impl CacheStore {
     /// Nothing is sent yet. None where the runner has none.
-    pub async fn connect(runner: &config::Runner) -> Option<Arc<Self>> {
+    pub async fn connect(runner: &config::Runner, fargate: &Fargate) -> Option<Arc<Self>> {
         let settings = runner.cache.clone()?;
-        Some(Arc::new(Self { bucket: Bucket::connect(settings.s3.clone()).await, settings }))
+        Some(Arc::new(Self { bucket: Bucket::connect(settings.s3.clone(), fargate.role_keys()).await, settings }))
     }
 
     pub async fn signers(&self, wanted: &Wanted) -> Result<Signers, SignError> {

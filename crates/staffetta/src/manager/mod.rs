@@ -155,7 +155,8 @@ impl Manager {
         let metrics = Arc::new(Metrics::new(system_id.clone(), regions.clone()));
         let mut runners = Vec::new();
         for settings in &config.runners {
-            runners.push(Arc::new(Runner::connect(settings.clone(), &regions, &metrics, Arc::default()).await?));
+            let connected = Runner::connect(settings.clone(), &regions, &metrics, Arc::default(), &system_id);
+            runners.push(Arc::new(connected.await?));
         }
         metrics.configured(&config);
         let shared = Arc::new(Shared {
@@ -195,11 +196,12 @@ impl Manager {
                 |runner: &&Arc<Runner>| runner.has_identity_of(settings) || rotate::is_renewal(runner, settings, &old);
             let known = before.iter().find(is_known);
             let state = known.map_or_else(Arc::<RunnerState>::default, |runner| runner.state.clone());
-            let connected = Runner::connect(settings.clone(), &self.shared.regions, &self.shared.metrics, state);
+            let Shared { regions, metrics, system_id, .. } = &*self.shared;
+            let connected = Runner::connect(settings.clone(), regions, metrics, state, system_id);
             runners.push(Arc::new(connected.await?));
         }
-        let Shared { regions, metrics, .. } = &*self.shared;
-        let former = rotate::former(self.shared.config_file.get(), old, &runners, regions, metrics).await;
+        let Shared { regions, metrics, system_id, .. } = &*self.shared;
+        let former = rotate::former(self.shared.config_file.get(), old, &runners, regions, metrics, system_id).await;
         metrics.configured(&config);
         *lock(&self.shared.former) = former;
         *lock(&self.shared.runners) = runners.clone();
@@ -220,8 +222,8 @@ impl Manager {
         let config_file = self.shared.config_file.get_or_init(|| config_file.to_owned());
         let runners = lock(&self.shared.runners).clone();
         let old = rotate::old_tokens_beside(Some(config_file));
-        let Shared { regions, metrics, .. } = &*self.shared;
-        let former = rotate::former(Some(config_file), old, &runners, regions, metrics).await;
+        let Shared { regions, metrics, system_id, .. } = &*self.shared;
+        let former = rotate::former(Some(config_file), old, &runners, regions, metrics, system_id).await;
         *lock(&self.shared.former) = former;
         // The first pass may have been without these.
         self.shared.reap_now.notify_one();
@@ -308,7 +310,7 @@ async fn serve(shared: Arc<Shared>, runner: Arc<Runner>) {
 async fn verify(shared: &Shared, runner: &Runner) {
     let name = &runner.settings.name;
     loop {
-        match runner.client.verify(&runner.settings.token, &shared.system_id).await {
+        match runner.client.verify(&runner.settings.token, Some(&shared.system_id)).await {
             Verified::Valid(_) => {
                 let cluster = &runner.settings.fargate.cluster;
                 info!(runner = %name, url = %runner.settings.url, %cluster, "ready for jobs");

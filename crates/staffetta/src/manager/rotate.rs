@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use aws::fargate::Regions;
 use jiff::{SignedDuration, Timestamp};
-use job::ids::ShortToken;
+use job::ids::{ShortToken, SystemId};
 use job::secret::ExposeSecret;
 use tracing::{error, info, warn};
 
@@ -231,6 +231,7 @@ pub async fn former(
     runners: &[Arc<Runner>],
     regions: &Regions,
     metrics: &Metrics,
+    system_id: &SystemId,
 ) -> Vec<Arc<Former>> {
     let mut former = Vec::new();
     for OldToken { runner: name, token, replaced_at } in old {
@@ -246,7 +247,7 @@ pub async fn former(
             continue;
         }
         let settings = config::Runner { token, ..now.settings.clone() };
-        match Runner::connect(settings, regions, metrics, now.state.clone()).await {
+        match Runner::connect(settings, regions, metrics, now.state.clone(), system_id).await {
             Ok(runner) => former.push(Arc::new(Former { runner: Arc::new(runner), replaced_at })),
             Err(error) => error!(runner = %name, %error, "cannot look for the tasks of an old token"),
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use aws::fargate::{Fargate, Regions};
+use aws::fargate::{Fargate, FargateConfig, Regions};
 use gitlab::{AssignedJob, Client, ClientConfig, Info};
 use job::hand_over::{GitLabAccess, RunnerSettings};
 use job::ids::{JobId, ShortToken, SystemId};
@@ -60,6 +60,7 @@ impl Runner {
         regions: &Regions,
         metrics: &Metrics,
         state: Arc<RunnerState>,
+        system_id: &SystemId,
     ) -> anyhow::Result<Self> {
         let metrics = metrics.of_runner(&settings);
         let short_token = ShortToken::of(settings.token.expose_secret());
@@ -74,10 +75,11 @@ impl Runner {
         .with_context(|| format!("runner {:?}", settings.name))?;
         let observer = metrics.clone();
         let client = client.observed(move |called| observer.called(called));
-        let fargate = Fargate::connect(&settings.fargate, regions)
-            .await
-            .with_context(|| format!("runner {:?}", settings.name))?;
-        let caches = CacheStore::connect(&settings).await;
+        let role = settings.fargate.runner_role(&format!("{}.{system_id}.{}", job::PRODUCT, settings.name));
+        let fargate = FargateConfig { role, ..settings.fargate.clone() };
+        let fargate =
+            Fargate::connect(&fargate, regions).await.with_context(|| format!("runner {:?}", settings.name))?;
+        let caches = CacheStore::connect(&settings, &fargate).await;
         let started_by = started_by(&short_token);
         let retired = CancellationToken::new();
         Ok(Self { settings, short_token, started_by, client, fargate, caches, metrics, retired, state })

@@ -1,10 +1,10 @@
-//! AWS Secrets Manager, read as the role that the job's JWT opens, or else as the manager.
+//! AWS Secrets Manager, read as the role that the job's JWT opens, or else as the runner's role or the manager itself.
 
 use std::collections::BTreeMap;
 
 use ::aws::CallError;
 use ::aws::fargate::{Credentials, Fargate};
-use ::aws::{SecretRequest, SecretsManager, WebIdentity};
+use ::aws::{SecretRequest, SecretsManager, WebIdentity, runner_role_fix};
 use job::secret::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use tokio::sync::OnceCell;
@@ -22,7 +22,7 @@ pub(super) struct AwsSecret {
     version_stage: Option<String>,
     /// None: the runner's.
     region: Option<String>,
-    /// None: it is read as the manager.
+    /// None: it is read as whoever the runner's other calls are made as.
     role: Option<WebIdentity>,
     /// The value is JSON, and only this member of it is wanted.
     field: Option<String>,
@@ -65,7 +65,8 @@ impl AwsSecret {
     pub async fn fetch(&self, aws: &OnceCell<SecretsManager>, fargate: &Fargate) -> Result<SecretString, SecretError> {
         let id = &self.secret_id;
         // The credentials of whoever runs a pipeline on a laptop are not the pipeline's.
-        if self.role.is_none() && fargate.credentials() == Credentials::MadeUp {
+        let runner_role = fargate.role_keys();
+        if self.role.is_none() && runner_role.is_none() && fargate.credentials() == Credentials::MadeUp {
             return Err(SecretError::Configuration(format!(
                 "aws_secrets_manager without a token reads {id} as the manager, and here the manager has no account of AWS: give \
                  the secret a token and a role_arn, or run the job on a runner in AWS"
@@ -73,7 +74,7 @@ impl AwsSecret {
         }
         let request = self.request(fargate.region());
         let aws = aws.get_or_init(|| SecretsManager::connect(fargate.region())).await;
-        let value = aws.get(&request).await.map_err(|error| judge(error, id))?;
+        let value = aws.get(&request, runner_role).await.map_err(|error| judge(error, id, self.role.is_some()))?;
         match &self.field {
             Some(name) => field(&value, name, id),
             None => Ok(value),
@@ -121,13 +122,17 @@ fn field(value: &SecretString, name: &str, id: &str) -> Result<SecretString, Sec
     }
 }
 
-fn judge(error: CallError, id: &str) -> SecretError {
+fn judge(error: CallError, id: &str, has_own_role: bool) -> SecretError {
     match &error {
         CallError::Throttled(_) | CallError::NoAnswer(_) => {
             SecretError::Unavailable(format!("AWS Secrets Manager, {id}: {error}"))
         }
         CallError::NoCredentials(_) => SecretError::Configuration(format!(
             "AWS Secrets Manager, {id}: {error}. Without a token the manager's own credentials are used; it has none"
+        )),
+        CallError::RoleRefused { role, refusal } if !has_own_role => SecretError::Configuration(format!(
+            "AWS Secrets Manager, {id}: {error}. {}",
+            runner_role_fix(role, refusal)
         )),
         CallError::RoleRefused { .. } => SecretError::Configuration(format!(
             "AWS Secrets Manager, {id}: {error}. Check the role's trust policy: the OIDC provider for GitLab, the token's aud and sub"
@@ -228,7 +233,7 @@ mod tests {
     #[test]
     fn what_aws_answers_is_the_jobs_fault_the_servers_or_a_missing_value() {
         let refused = |code: &str| CallError::Refused(Refusal { code: code.into(), message: "said".into() });
-        let judge = |error| judge(error, "db");
+        let judge = |error| judge(error, "db", true);
         assert!(matches!(judge(refused("ResourceNotFoundException")), SecretError::Missing(_)));
         assert!(matches!(judge(refused("AccessDeniedException")), SecretError::Configuration(_)));
         assert!(matches!(judge(refused("InvalidRequestException")), SecretError::Configuration(_)));

@@ -35,7 +35,7 @@ fn config(bucket: &str) -> S3Config {
 }
 
 async fn signers(config: S3Config) -> Signers {
-    Bucket::connect(config).await.signers("project/7").await.expect("signers")
+    Bucket::connect(config, None).await.signers("project/7").await.expect("signers")
 }
 
 fn url(request: Option<SignedRequest>) -> String {
