@@ -31,6 +31,10 @@ const NEEDED: [(&str, &str); 5] = [
 ];
 const OPTIONAL: [&str; 5] = ["CLUSTER", "TASK_DEFINITION", "CONCURRENT", "SSH_USER", "SSH_PORT"];
 
+/// The whole configuration, where somebody else has made it: `staffetta deploy` does so. Its tokens are in variables, which it
+/// names.
+const WHOLE: &str = "CONFIG_TOML";
+
 /// The token, or the file that it is in.
 pub const TOKEN: &str = "RUNNER_TOKEN";
 const TOKEN_FILE: &str = "RUNNER_TOKEN_FILE";
@@ -48,7 +52,7 @@ pub struct Start {
     pub config: Option<String>,
     /// To be handed to the manager as `RUNNER_TOKEN`, without the line end that `echo` leaves in a secret.
     pub token: Option<SecretString>,
-    /// Variables that are set and say nothing, because the file that is there says all.
+    /// Variables that are set and say nothing, because the file that is there says all, or `CONFIG_TOML` does.
     pub without_effect: Vec<&'static str>,
 }
 
@@ -56,8 +60,14 @@ pub struct Start {
 pub fn start(there: Option<&str>, outside: &Outside) -> Result<Start, Vec<String>> {
     let mut mistakes = Vec::new();
     let mounted = there.is_some_and(|text| !text.starts_with(MADE_HERE));
-    let config = if mounted { None } else { Some(config_toml(outside, &mut mistakes)) };
-    let token = token(outside, !mounted, &mut mistakes);
+    let whole = (outside.environment)(WHOLE);
+    let is_told = mounted || whole.is_some();
+    let config = match whole {
+        _ if mounted => None,
+        Some(text) => Some(format!("{MADE_HERE}{text}")),
+        None => Some(config_toml(outside, &mut mistakes)),
+    };
+    let token = token(outside, !is_told, &mut mistakes);
     if let Some(path) = (outside.environment)("CA_CERTIFICATES_PATH")
         && let Err(error) = (outside.read)(Path::new(&path))
     {
@@ -66,9 +76,10 @@ pub fn start(there: Option<&str>, outside: &Outside) -> Result<Start, Vec<String
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let set = |name: &&'static str| mounted && (outside.environment)(name).is_some();
+    let set = |name: &&'static str| is_told && (outside.environment)(name).is_some();
     // Every AWS tool uses the region.
     let names = NEEDED.iter().map(|(name, _)| *name).filter(|name| *name != "AWS_REGION").chain(OPTIONAL);
+    let names = names.chain(mounted.then_some(WHOLE));
     Ok(Start { config, token, without_effect: names.filter(set).collect() })
 }
 
@@ -272,9 +283,26 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_configuration_in_a_variable_needs_nothing_else_and_a_file_wins_over_it() {
+        let whole = ("CONFIG_TOML", "concurrent = 3\n");
+        let start = started(None, &[whole]).expect("no mistakes");
+        let written = start.config.expect("a configuration");
+        assert_eq!(written.parse::<toml::Table>().expect("TOML")["concurrent"].as_integer(), Some(3));
+        assert!(start.without_effect.is_empty() && start.token.is_none());
+        let again = started(Some(&written), &[("CONFIG_TOML", "concurrent = 4\n")]).expect("no mistakes");
+        assert!(again.config.expect("a configuration").ends_with("concurrent = 4\n"));
+        let beside = started(None, &with(&[whole])).expect("no mistakes");
+        assert_eq!(beside.without_effect, ["GITLAB_URL", "RUNNER_TAGS", "SUBNET", "SECURITY_GROUP_ID"]);
+        assert_eq!(beside.token.expect("a token").expose_secret(), "glrt-secret");
+        let own = started(Some("concurrent = 1\n"), &[whole]).expect("no mistakes");
+        assert!(own.config.is_none());
+        assert_eq!(own.without_effect, ["CONFIG_TOML"]);
+    }
+
+    #[test]
     fn the_manual_names_every_variable() {
         let manual = include_str!("../../../docs/images.md");
-        let names = NEEDED.map(|(name, _)| name).into_iter().chain(OPTIONAL).chain([TOKEN, TOKEN_FILE]);
+        let names = NEEDED.map(|(name, _)| name).into_iter().chain(OPTIONAL).chain([TOKEN, TOKEN_FILE, WHOLE]);
         for name in names.chain(["CA_CERTIFICATES_PATH", "CONFIG_FILE", "LISTEN_ADDRESS"]) {
             assert!(manual.contains(&format!("| `{name}` |")), "{name}");
         }

@@ -24,6 +24,7 @@ use crate::registration::new_version::NewVersion;
   CLUSTER, TASK_DEFINITION                                          default: names made of RUNNER_TAGS
   CONCURRENT                                                        jobs at once, default 10
   SSH_USER, SSH_PORT                                                default: root, 22
+  CONFIG_TOML                                                       instead of all these: the whole config.toml
   CA_CERTIFICATES_PATH                                              a private authority that GitLab is trusted by
   LISTEN_ADDRESS                                                    where metrics are served, such as :9252
 
@@ -62,7 +63,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     if !start.without_effect.is_empty() {
         let names = start.without_effect.join(", ");
-        eprintln!("staffetta: {} is there and used as it is; without effect: {names}", file.display());
+        match &start.config {
+            Some(_) => eprintln!("staffetta: CONFIG_TOML says all; without effect: {names}"),
+            None => eprintln!("staffetta: {} is there and used as it is; without effect: {names}", file.display()),
+        }
     }
     if let Some(text) = start.config {
         NewVersion::of(file)

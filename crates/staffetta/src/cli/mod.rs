@@ -3,6 +3,7 @@
 mod completion;
 mod container;
 mod custom;
+mod deploy_init;
 mod doctor;
 mod embedded;
 mod foreign_flags;

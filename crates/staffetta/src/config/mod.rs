@@ -18,7 +18,7 @@ mod runner;
 pub(crate) mod section;
 pub mod system_id;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -20,7 +20,8 @@ pub fn runner(mut section: Section, outside: &Outside) -> Runner {
     if token.is_none() {
         section.missing("token", "put the `glrt-…` token here that GitLab shows when the runner is created");
     }
-    let token = token.map(|found| found.value).unwrap_or_default();
+    // A secret that was made with `echo` ends in a line end, which no header may have.
+    let token = token.map(|found| found.value.trim().to_owned()).unwrap_or_default();
     section.skip("id");
     let name = section.filled_text("name").map(|found| found.value);
     let (tls_cert_file, tls_key_file) = (section.path("tls-cert-file"), section.path("tls-key-file"));

@@ -5,7 +5,7 @@ mod place;
 mod rules;
 mod sizes;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::path::Path;
 
@@ -15,9 +15,13 @@ use gitlab::RunnerScope;
 use crate::config::read::{in_order, parse, read_text};
 use crate::config::section::{Report, STAFFETTA_TOML, Section};
 use crate::config::{self, Mistakes, Remark};
-use environment::{architecture, environment, image, name_mistake, retention, tags};
+pub use environment::name_mistake;
+use environment::{architecture, environment, image, retention, tags};
 use place::{Defaults, defaults, place};
 use sizes::size;
+
+/// Where commands look if no file is named.
+pub const FILE: &str = "staffetta.toml";
 
 /// A file that can be used.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ pub fn load(file: &Path) -> Result<Loaded, Mistakes> {
 }
 
 /// The pure part.
-fn read(file: &Path, text: &str) -> Result<Loaded, Mistakes> {
+pub fn read(file: &Path, text: &str) -> Result<Loaded, Mistakes> {
     let mut report = Report::new(file, text, &STAFFETTA_TOML);
     let read = read_into(&mut report, text);
     let Report { mistakes, warnings, .. } = report;

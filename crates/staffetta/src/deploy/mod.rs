@@ -1,4 +1,6 @@
 //! `staffetta deploy`: environments from a file, made by CloudFormation.
 
+pub mod config_toml;
 pub mod file;
+pub mod init;
 mod regions;

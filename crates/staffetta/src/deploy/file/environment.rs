@@ -189,7 +189,7 @@ fn inline_policy(section: &mut Section) -> Option<Value> {
 
 /// The grammar of IAM's policies, as far as a mistake in it would only show half-way through `apply`.
 fn policy_mistake(policy: &Value) -> Option<String> {
-    let object = policy.as_object()?;
+    let Some(object) = policy.as_object() else { return Some("it is no JSON object".into()) };
     if object.get("Version").is_some_and(|version| version != "2012-10-17" && version != "2008-10-17") {
         return Some("its Version must be \"2012-10-17\"".into());
     }
@@ -276,7 +276,7 @@ fn manager_cidr(section: &mut Section) -> Option<String> {
     });
     match parsed {
         None => section.wrong(KEY, "must be a range of addresses, such as \"10.20.0.0/24\""),
-        Some((_, ..8)) => section.wrong(KEY, "lets in most of the world: name the network of the manager"),
+        Some((_, ..=7)) => section.wrong(KEY, "lets in most of the world: name the network of the manager"),
         Some((address, bits)) if address.checked_shl(bits).unwrap_or(0) != 0 => {
             section.wrong(KEY, "has bits behind its prefix: EC2 wants the first address of the range");
         }

@@ -22,6 +22,11 @@ fn memories(cpu: u32) -> Vec<u32> {
     list.or(stepped).unwrap_or_default()
 }
 
+/// Whether Fargate has tasks of so many CPU units and MiB.
+pub fn is_fargate_size(cpu: u32, memory: u32) -> bool {
+    memories(cpu).contains(&memory)
+}
+
 fn sizes() -> Vec<u32> {
     let mut all: Vec<u32> = LISTS.iter().map(|(cpu, _)| *cpu).chain(STEPS.iter().map(|(cpu, ..)| *cpu)).collect();
     all.sort_unstable();
@@ -76,7 +81,7 @@ pub fn size(section: &mut Section, default: (u32, u32)) -> (u32, u32) {
             return default;
         }
     };
-    if !memories(cpu).contains(&memory) {
+    if !is_fargate_size(cpu, memory) {
         let near: Vec<_> = nearest(cpu, memory).iter().map(|(cpu, memory)| format!("{cpu} with {memory}")).collect();
         let advice =
             format!("and `memory` are {cpu} and {memory}, which Fargate does not offer: take {}", near.join(" or "));
