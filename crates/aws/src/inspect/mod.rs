@@ -5,6 +5,7 @@ mod identity;
 mod image;
 mod logs;
 mod network;
+mod permissions;
 mod quota;
 mod role;
 mod secret;
@@ -19,6 +20,7 @@ pub use network::{
     Peer, Route, RouteTable, RouteTarget, Rule, SecurityGroup, Subnet, VpcEndpoint, default_security_group,
     route_tables, security_groups, subnets, vpc_endpoints,
 };
+pub use permissions::{Decision, Simulated, simulate};
 pub use quota::{FargateQuota, fargate_quota};
 pub use role::{Role, role};
 pub use secret::secret_text;

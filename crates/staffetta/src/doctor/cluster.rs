@@ -52,7 +52,12 @@ fn providers(fargate: &FargateConfig, region: &str, cluster: &Cluster) -> Findin
     }
     Finding::bad(
         PROVIDERS,
-        format!("{} does not have {}, only {}", cluster.name, missing.join(" and "), listed(&cluster.capacity_providers)),
+        format!(
+            "{} does not have {}, only {}",
+            cluster.name,
+            missing.join(" and "),
+            listed(&cluster.capacity_providers)
+        ),
         "Every job fails: RunTask is refused, for capacity_providers names what the cluster does not have.",
         put_providers(fargate, region, cluster),
     )
@@ -83,7 +88,9 @@ fn put_providers(fargate: &FargateConfig, region: &str, cluster: &Cluster) -> St
     let on_demand = [CapacityProvider { name: "FARGATE".into(), weight: 1, base: 0 }];
     let wanted = if fargate.capacity_providers.is_empty() { &on_demand[..] } else { &fargate.capacity_providers };
     let mut names = cluster.capacity_providers.clone();
-    names.extend(wanted.iter().map(|provider| provider.name.clone()).filter(|name| !cluster.capacity_providers.contains(name)));
+    names.extend(
+        wanted.iter().map(|provider| provider.name.clone()).filter(|name| !cluster.capacity_providers.contains(name)),
+    );
     let starts = cluster.default_strategy.iter().any(|item| item.weight > 0 && item.name.starts_with("FARGATE"));
     let strategy = if starts { &cluster.default_strategy[..] } else { wanted };
     format!(

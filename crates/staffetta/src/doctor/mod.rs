@@ -4,16 +4,18 @@
 //! [`CHECKS`], a function `check(&Subject, &Session) -> Vec<Finding>` in a file of this folder, its line in [`examine`], and
 //! its section in docs/troubleshooting.md. A check that finds nothing wrong says so with one good finding for each id.
 
+mod cluster;
 mod deployed;
 mod finding;
 mod gitlab;
 mod identity;
+mod permissions;
 pub mod report;
 mod subject;
 
 use std::time::Duration;
 
-use aws::Session;
+use aws::{Session, inspect};
 use job::secret::SecretString;
 use tokio::time::timeout;
 
@@ -22,8 +24,17 @@ pub use subject::{Manager, Subject, Written, of_config, of_deployment};
 
 /// Every check by its id, in the order in which the findings of an environment are shown. docs/troubleshooting.md has a
 /// section for each.
-pub const CHECKS: &[&str] =
-    &["stack", "gitlab-reachable", "runner-token", "runner-tags", "runner-settings", "clock", "aws-identity"];
+pub const CHECKS: &[&str] = &[
+    "stack",
+    "gitlab-reachable",
+    "runner-token",
+    "runner-tags",
+    "runner-settings",
+    "clock",
+    "aws-identity",
+    "manager-role",
+    "manager-permissions",
+];
 
 /// A network that swallows everything must not hold up the others.
 const LONGEST: Duration = Duration::from_secs(90);
@@ -63,8 +74,11 @@ async fn examine_subject(subject: &Subject, personal: Option<&SecretString>) -> 
 
 /// One line for each file of checks, side by side.
 async fn examine_aws(subject: &Subject, session: &Session) -> Vec<Finding> {
-    let (identity,) = tokio::join!(within("aws-identity", identity::check(subject, session)),);
-    [identity].concat()
+    let (identity, permissions) = tokio::join!(
+        within("aws-identity", identity::check(subject, session)),
+        within("manager-role", permissions::check(subject, session)),
+    );
+    [identity, permissions].concat()
 }
 
 /// Checks that take too long become one finding: `check` is the first of their ids.

@@ -1,0 +1,256 @@
+//! Whether the manager may do what it does: its role is there, and IAM's simulator allows each call that it makes.
+
+use aws::fargate::FargateConfig;
+use aws::inspect::{self, Decision, Identity, Principal, Simulated, TaskDefinition};
+use aws::s3::S3Keys;
+use aws::stack::{ManagerWork, Statement, document, manager_statements, partition};
+use aws::{CallError, Session};
+use futures::future::join_all;
+
+use super::{Finding, Subject};
+use crate::config::{Cache, Runner};
+
+const ROLE: &str = "manager-role";
+const PERMISSIONS: &str = "manager-permissions";
+
+const BREAKS: &str = "The manager can do nothing for this environment.";
+
+pub async fn check(subject: &Subject, session: &Session) -> Vec<Finding> {
+    // That nobody is known to AWS is told once, by another check.
+    let Ok(identity) = inspect::identity(session).await else { return Vec::new() };
+    let (mut findings, principal) = principal(subject, session, &identity).await;
+    let Some(principal) = principal else { return findings };
+    let statements = match &subject.manager.work {
+        Some(work) => manager_statements(work),
+        None => {
+            let name = &subject.runner.fargate.task_definition;
+            // It tells which roles are passed; that it is not there is told by another check.
+            let definition = inspect::task_definition(session, name).await.unwrap_or(None);
+            manager_statements(&work(
+                &subject.runner,
+                &account(&principal, &identity),
+                session.region(),
+                definition.as_ref(),
+            ))
+        }
+    };
+    let asked = statements.iter().map(|statement| inspect::simulate(session, &principal, statement));
+    let answers = join_all(asked).await;
+    let is_made = subject.manager.work.is_some();
+    findings.extend(judge(&principal, &statements, answers, is_made));
+    findings
+}
+
+/// The ARN of whose policies count, and what is to be said about it.
+async fn principal(subject: &Subject, session: &Session, identity: &Identity) -> (Vec<Finding>, Option<String>) {
+    let (name, arn, whose) = match (&subject.manager.role, identity.principal()) {
+        (Some(arn), _) => (arn.rsplit('/').next().unwrap_or_default().to_owned(), arn.clone(), "the manager's role"),
+        // Whoever runs doctor is taken for the manager.
+        (None, Some(Principal::Role { name, arn })) => {
+            (name, arn, "the manager is taken to have the role of the caller,")
+        }
+        (None, Some(Principal::User { arn })) => {
+            let evidence = format!("the manager is taken to be the caller, {arn}");
+            return (vec![Finding::good(ROLE, evidence)], Some(arn));
+        }
+        (None, None) => {
+            let fix = "Run doctor as the manager's role; or name the role in role_arn of [runners.fargate].";
+            let evidence = format!("the manager's role is not known, and {} has no policies", identity.arn);
+            return (vec![Finding::unknown(ROLE, evidence, fix)], None);
+        }
+    };
+    if arn.split(':').nth(4) != Some(identity.account.as_str()) {
+        let evidence = format!("{whose} {arn} is in another account than {}", identity.account);
+        let fix = "Run doctor with credentials of that account, or give the environment a deploy_role there.";
+        return (vec![Finding::unknown(ROLE, evidence, fix)], None);
+    }
+    match inspect::role(session, &name).await {
+        // With the path, which a session's ARN does not tell.
+        Ok(Some(role)) => (vec![Finding::good(ROLE, format!("{whose} {}", role.arn))], Some(role.arn)),
+        Ok(None) => {
+            let fix = "Make it with `staffetta deploy apply`, or correct the name.";
+            (vec![Finding::bad(ROLE, format!("{whose} {arn} is not there"), BREAKS, fix)], None)
+        }
+        Err(error) => (vec![Finding::not_seen(ROLE, "iam:GetRole", &error)], Some(arn)),
+    }
+}
+
+/// That of the principal, which may be another than the caller's.
+fn account(principal: &str, identity: &Identity) -> String {
+    principal.split(':').nth(4).unwrap_or(&identity.account).to_owned()
+}
+
+/// What a manager does by its config.toml.
+fn work(runner: &Runner, account: &str, region: &str, definition: Option<&TaskDefinition>) -> ManagerWork {
+    let FargateConfig { cluster, task_definition, propagate_tags, use_public_ip, .. } = &runner.fargate;
+    let partition = partition(region);
+    let arn = |resource: String| format!("arn:{partition}:ecs:{region}:{account}:{resource}");
+    let whole = |name: &str, kind: &str| match name.starts_with("arn:") {
+        true => name.to_owned(),
+        false => arn(format!("{kind}/{name}")),
+    };
+    // IAM is asked about the revision that is started (facts 1.1).
+    let task_definition = definition.map_or_else(|| whole(task_definition, "task-definition"), |it| it.arn.clone());
+    let bucket = |cache: &Cache| format!("arn:{partition}:s3:::{}", cache.s3.bucket);
+    ManagerWork {
+        cluster: whole(cluster, "cluster"),
+        task_definitions: vec![task_definition],
+        task_roles: definition
+            .map(|it| it.task_role.iter().chain(&it.execution_role).cloned().collect())
+            .unwrap_or_default(),
+        tags_tasks: *propagate_tags,
+        finds_public_addresses: *use_public_ip,
+        cache_bucket: runner.cache.as_ref().filter(|cache| signs_as_manager(cache)).map(bucket),
+    }
+}
+
+/// Otherwise caches are opened with other keys, or as another role.
+fn signs_as_manager(cache: &Cache) -> bool {
+    let s3 = &cache.s3;
+    matches!(s3.keys, S3Keys::UsualChain)
+        && s3.server_address.is_none()
+        && s3.role.is_none()
+        && s3.upload_role.is_none()
+}
+
+fn judge(
+    principal: &str,
+    statements: &[Statement],
+    answers: Vec<Result<Vec<Simulated>, CallError>>,
+    is_made: bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut allowed = 0;
+    for (statement, answer) in statements.iter().zip(answers) {
+        match answer {
+            Ok(simulated) => {
+                let (good, bad): (Vec<_>, Vec<_>) =
+                    simulated.into_iter().partition(|it| it.decision == Decision::Allowed);
+                allowed += good.len();
+                findings.extend(bad.iter().map(|it| missing(principal, statement, it, is_made)));
+            }
+            // It is the same for all of them.
+            Err(error) => return vec![Finding::not_seen(PERMISSIONS, "iam:SimulatePrincipalPolicy", &error)],
+        }
+    }
+    if findings.is_empty() {
+        let evidence = format!("{principal} may do all that the manager does: {allowed} actions, simulated");
+        return vec![Finding::good(PERMISSIONS, evidence)];
+    }
+    findings
+}
+
+fn missing(principal: &str, statement: &Statement, simulated: &Simulated, is_made: bool) -> Finding {
+    let Simulated { action, resource, decision, missing_context } = simulated;
+    let evidence = format!("{principal} may not {action} on {resource}");
+    let breaks = format!("It is needed: {}.", statement.why);
+    let add = || match is_made {
+        true => format!("Run `staffetta deploy apply`, whose template has the statement {}.", statement.sid),
+        false => format!("Add to the policy of {principal}:\n{}", document(std::slice::from_ref(statement))),
+    };
+    match decision {
+        // Nobody can say without the values.
+        _ if !missing_context.is_empty() => Finding::unknown(
+            PERMISSIONS,
+            format!(
+                "{evidence}, as far as the simulator can say: a statement depends on {}",
+                missing_context.join(", ")
+            ),
+            "See whether that condition holds for the manager's calls; `staffetta doctor --run` shows it.",
+        ),
+        Decision::Allowed | Decision::NotAllowed => {
+            Finding::bad(PERMISSIONS, format!("{evidence}: no statement allows it"), breaks, add())
+        }
+        Decision::Denied => {
+            let fix = format!("Remove the Deny statement about {action} from the policies of {principal}.");
+            Finding::bad(PERMISSIONS, format!("{evidence}: a statement denies it"), breaks, fix)
+        }
+        Decision::DeniedByBoundary => {
+            let fix = format!("Let the permissions boundary of {principal} allow {action}.");
+            Finding::bad(PERMISSIONS, format!("{evidence}: its permissions boundary does not allow it"), breaks, fix)
+        }
+        Decision::DeniedByOrganization => {
+            let fix = format!("Let the organization's service control policies allow {action} in this account.");
+            Finding::bad(PERMISSIONS, format!("{evidence}: the organization does not allow it"), breaks, fix)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws::Refusal;
+
+    use super::*;
+    use crate::doctor::Verdict::{self, Bad, Good, Unknown};
+
+    const ROLE_ARN: &str = "arn:aws:iam::123456789012:role/ci-dev-manager";
+
+    fn statement() -> Statement {
+        let work = ManagerWork {
+            cluster: "arn:aws:ecs:eu-west-1:123456789012:cluster/ci-dev".into(),
+            task_definitions: vec!["arn:aws:ecs:eu-west-1:123456789012:task-definition/ci-dev:*".into()],
+            task_roles: Vec::new(),
+            tags_tasks: false,
+            finds_public_addresses: false,
+            cache_bucket: None,
+        };
+        manager_statements(&work).remove(0)
+    }
+
+    fn judged(decision: Decision, missing_context: &[&str], is_made: bool) -> (Verdict, String, String) {
+        let simulated = Simulated {
+            action: "ecs:RunTask".into(),
+            resource: "arn:x".into(),
+            decision,
+            missing_context: missing_context.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        let mut findings = judge(ROLE_ARN, &[statement()], vec![Ok(vec![simulated])], is_made);
+        assert_eq!(findings.len(), 1);
+        let Finding { verdict, evidence, fix, .. } = findings.remove(0);
+        (verdict, evidence, fix)
+    }
+
+    #[test]
+    fn a_missing_permission_is_named_with_the_statement_to_add() {
+        let (verdict, evidence, fix) = judged(Decision::NotAllowed, &[], false);
+        assert_eq!(verdict, Bad);
+        assert!(evidence.starts_with(&format!("{ROLE_ARN} may not ecs:RunTask on arn:x")), "{evidence}");
+        let (_, policy) = fix.split_once('\n').expect("a policy below");
+        let policy: serde_json::Value = serde_json::from_str(policy).expect("JSON");
+        assert_eq!(policy["Statement"][0], statement().json());
+        assert!(judged(Decision::NotAllowed, &[], true).2.contains("deploy apply"));
+    }
+
+    #[test]
+    fn a_statement_is_of_no_use_against_whoever_denies() {
+        for (decision, words) in [
+            (Decision::Denied, "Deny statement"),
+            (Decision::DeniedByBoundary, "boundary"),
+            (Decision::DeniedByOrganization, "service control"),
+        ] {
+            let (verdict, _, fix) = judged(decision, &[], false);
+            assert_eq!(verdict, Bad);
+            assert!(fix.contains(words) && !fix.contains("Statement\""), "{fix}");
+        }
+    }
+
+    #[test]
+    fn what_the_simulator_cannot_say_is_not_called_a_fault() {
+        let (verdict, evidence, _) = judged(Decision::NotAllowed, &["aws:SourceVpc"], false);
+        assert_eq!(verdict, Unknown);
+        assert!(evidence.contains("aws:SourceVpc"));
+        assert_eq!(judged(Decision::Allowed, &[], false).0, Good);
+    }
+
+    #[test]
+    fn whoever_may_not_simulate_is_told_so_once() {
+        let refused = || {
+            let code = "AccessDenied".to_owned();
+            Err(CallError::Refused(Refusal { code, message: "not you".into() }))
+        };
+        let findings = judge(ROLE_ARN, &[statement(), statement()], vec![refused(), refused()], true);
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(finding.verdict, Unknown);
+        assert!(finding.fix.contains("iam:SimulatePrincipalPolicy"), "{}", finding.fix);
+    }
+}
