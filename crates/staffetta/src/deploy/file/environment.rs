@@ -72,7 +72,7 @@ fn check_name(section: &mut Section, name: &str) {
     if let Some(mistake) = name_mistake(name) {
         section.mistake(section.at, format!("the environment's name {name:?} {mistake}"));
     }
-    if name == "manager" || name.ends_with("-manager") {
+    if name == "manager" || name == "manager-access" || name.ends_with("-manager") {
         let message = format!("no environment can be called {name:?}: that is what managers' stacks are called");
         section.mistake(section.at, message);
     }

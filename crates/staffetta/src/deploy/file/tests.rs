@@ -289,7 +289,7 @@ fn names_that_are_too_long_are_told_what_may_remain() {
 
 #[test]
 fn no_environment_takes_the_name_of_a_managers_stack() {
-    for name in ["manager", "dev-manager"] {
+    for name in ["manager", "manager-access", "dev-manager"] {
         let text = format!("{HEAD}{DEV}").replace("environments.dev", &format!("environments.{name}"));
         is_refused(&text, "that is what managers' stacks are called");
     }
