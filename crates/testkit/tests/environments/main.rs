@@ -1,5 +1,6 @@
 //! `staffetta deploy` and `staffetta doctor` as an operator runs them, against emulators of AWS and the embedded GitLab.
 
+mod manual;
 mod operator;
 
 use testkit::{Ministack, Moto};
