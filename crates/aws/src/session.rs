@@ -70,15 +70,19 @@ impl Session {
             loader = loader.endpoint_url(url);
         }
         let mut sdk = loader.load().await;
-        let region = sdk.region().ok_or(OpenError::NoRegion)?.to_string();
-        // It becomes a part of the host's name.
-        if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(OpenError::BadRegion(region));
-        }
+        let region = checked(sdk.region().ok_or(OpenError::NoRegion)?.as_ref())?;
         if let Some(role) = role {
             let keys = RoleKeys::new(&sdk, role).map_err(|error| OpenError::BadRole(error.to_string()))?;
             sdk = sdk.into_builder().credentials_provider(SharedCredentialsProvider::new(keys)).build();
         }
+        let keys = Keys::new(sdk::provider(&sdk));
+        Ok(Self { region, sdk, keys })
+    }
+
+    /// The same caller in another region.
+    pub fn in_region(&self, region: &str) -> Result<Self, OpenError> {
+        let region = checked(region)?;
+        let sdk = self.sdk.to_builder().region(Region::new(region.clone())).build();
         let keys = Keys::new(sdk::provider(&sdk));
         Ok(Self { region, sdk, keys })
     }
@@ -205,6 +209,12 @@ impl Session {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// A region becomes a part of the host's name.
+fn checked(region: &str) -> Result<String, OpenError> {
+    let is_region = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    is_region.then(|| region.to_owned()).ok_or_else(|| OpenError::BadRegion(region.to_owned()))
 }
 
 /// How AWS's tools write the service in the variable of its endpoint.

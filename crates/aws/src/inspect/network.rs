@@ -22,6 +22,7 @@ pub struct Subnet {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteTable {
     pub id: String,
+    pub vpc: String,
     /// For the subnets of the VPC that no other table names.
     pub main: bool,
     /// The subnets that name this one.
@@ -176,6 +177,7 @@ fn route_table(item: &Element) -> RouteTable {
     let associations = || item.list("associationSet");
     RouteTable {
         id: item.text("routeTableId").to_owned(),
+        vpc: item.text("vpcId").to_owned(),
         main: associations().any(|association| association.text("main") == "true"),
         subnets: associations().filter_map(|association| association.filled("subnetId")).collect(),
         routes: item.list("routeSet").filter_map(route).collect(),
@@ -261,7 +263,7 @@ mod tests {
     #[test]
     fn a_route_is_known_by_what_it_leads_to() {
         let table = route_table(&read(
-            "<item><routeTableId>rtb-1</routeTableId>
+            "<item><routeTableId>rtb-1</routeTableId><vpcId>vpc-1</vpcId>
              <associationSet><item><main>true</main></item><item><main>false</main><subnetId>subnet-1</subnetId></item></associationSet>
              <routeSet>
                <item><destinationCidrBlock>10.0.0.0/16</destinationCidrBlock><gatewayId>local</gatewayId><state>active</state></item>
@@ -274,6 +276,7 @@ mod tests {
         let route = |destination: &str, target, active| Route { destination: destination.into(), target, active };
         let expected = RouteTable {
             id: "rtb-1".into(),
+            vpc: "vpc-1".into(),
             main: true,
             subnets: vec!["subnet-1".into()],
             routes: vec![

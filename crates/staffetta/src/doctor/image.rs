@@ -26,7 +26,12 @@ pub async fn check(subject: &Subject, session: &Session, definition: &TaskDefini
         let stored = match session.in_region(&in_ecr.region) {
             Ok(session) => inspect::stored_image(&session, &in_ecr).await,
             Err(error) => {
-                findings.push(Finding::bad(IMAGE, format!("{image}: {error}"), NOT_PULLED, "Correct the image's name."));
+                findings.push(Finding::bad(
+                    IMAGE,
+                    format!("{image}: {error}"),
+                    NOT_PULLED,
+                    "Correct the image's name.",
+                ));
                 continue;
             }
         };
@@ -59,7 +64,12 @@ fn platform(wanted: Option<Architecture>, definition: &TaskDefinition) -> Findin
     });
     if system != "LINUX" {
         let fix = "Register a revision whose runtimePlatform has operatingSystemFamily LINUX.";
-        return Finding::bad(ARCHITECTURE, format!("tasks run on {system}"), "No job runs: the agent is for Linux.", fix);
+        return Finding::bad(
+            ARCHITECTURE,
+            format!("tasks run on {system}"),
+            "No job runs: the agent is for Linux.",
+            fix,
+        );
     }
     match wanted {
         Some(wanted) if wanted != has => Finding::warning(
@@ -95,7 +105,10 @@ fn judge(image: &str, in_ecr: &EcrImage, architecture: &str, stored: &Stored) ->
         }
         Ok(has) => Finding::bad(
             ARCHITECTURE,
-            format!("{image} is for {}; tasks run on {architecture}", if has.is_empty() { "no Linux".to_owned() } else { has.join(" and ") }),
+            format!(
+                "{image} is for {}; tasks run on {architecture}",
+                if has.is_empty() { "no Linux".to_owned() } else { has.join(" and ") }
+            ),
             "No job runs: tasks stop with CannotPullContainerError, or with \"exec format error\".",
             format!("{push}, or let the task definition's runtimePlatform name the image's architecture."),
         ),
@@ -144,7 +157,10 @@ mod tests {
     fn what_is_missing_is_named_with_the_command_that_makes_it() {
         for (stored, words) in [
             (Stored::NoRepository, "create-repository --repository-name ci-dev/task --region eu-west-1"),
-            (Stored::NoImage, "--platform linux/arm64 --push -t 123456789012.dkr.ecr.eu-west-1.amazonaws.com/ci-dev/task:v1"),
+            (
+                Stored::NoImage,
+                "--platform linux/arm64 --push -t 123456789012.dkr.ecr.eu-west-1.amazonaws.com/ci-dev/task:v1",
+            ),
         ] {
             let findings = judged("ARM64", &stored);
             assert_eq!(findings.len(), 1);

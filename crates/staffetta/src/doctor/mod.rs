@@ -9,9 +9,14 @@ mod deployed;
 mod finding;
 mod gitlab;
 mod identity;
+mod image;
+mod logs;
 mod permissions;
+mod quota;
 pub mod report;
+mod roles;
 mod subject;
+mod task_definition;
 
 use std::time::Duration;
 
@@ -34,6 +39,17 @@ pub const CHECKS: &[&str] = &[
     "aws-identity",
     "manager-role",
     "manager-permissions",
+    "cluster",
+    "cluster-providers",
+    "cluster-default-strategy",
+    "task-definition",
+    "task-size",
+    "task-container",
+    "task-roles",
+    "task-image",
+    "task-architecture",
+    "task-log",
+    "vcpu-quota",
 ];
 
 /// A network that swallows everything must not hold up the others.
@@ -74,11 +90,30 @@ async fn examine_subject(subject: &Subject, personal: Option<&SecretString>) -> 
 
 /// One line for each file of checks, side by side.
 async fn examine_aws(subject: &Subject, session: &Session) -> Vec<Finding> {
-    let (identity, permissions) = tokio::join!(
+    let (identity, permissions, cluster, task) = tokio::join!(
         within("aws-identity", identity::check(subject, session)),
         within("manager-role", permissions::check(subject, session)),
+        within("cluster", cluster::check(subject, session)),
+        within("task-definition", examine_task(subject, session)),
     );
-    [identity, permissions].concat()
+    [identity, permissions, cluster, task].concat()
+}
+
+/// All that depends on what a task is made of.
+async fn examine_task(subject: &Subject, session: &Session) -> Vec<Finding> {
+    let fargate = &subject.runner.fargate;
+    let seen = inspect::task_definition(session, &fargate.task_definition).await;
+    let definition = match task_definition::usable(&fargate.task_definition, session.region(), &seen) {
+        Ok(definition) => definition,
+        Err(finding) => return [vec![finding], quota::check(subject, session, None).await].concat(),
+    };
+    let (roles, images, logs, quota) = tokio::join!(
+        roles::check(fargate, session, definition),
+        image::check(subject, session, definition),
+        logs::check(session, definition),
+        quota::check(subject, session, Some(definition)),
+    );
+    [task_definition::check(fargate.ssh_port, definition), roles, images, logs, quota].concat()
 }
 
 /// Checks that take too long become one finding: `check` is the first of their ids.

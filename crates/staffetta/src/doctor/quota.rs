@@ -63,12 +63,21 @@ fn judge(
     let asks: Vec<_> = values.iter().map(|(quota, _)| increase(*quota, concurrent as f64 * vcpus, region)).collect();
     let ask = asks.join(" or ");
     match room {
-        0 => Finding::bad(QUOTA, evidence, "No job can run: one task is more than the quota.", format!("Ask for more: {ask}.")),
+        0 => Finding::bad(
+            QUOTA,
+            evidence,
+            "No job can run: one task is more than the quota.",
+            format!("Ask for more: {ask}."),
+        ),
         _ => Finding::warning(
             QUOTA,
             evidence,
-            format!("With {room} jobs running the next ones wait for minutes, and then fail: \"You've reached the limit on the number of vCPUs you can run concurrently\"."),
-            format!("Ask for more: {ask}; or set `limit` of the runner to {room}, so that jobs wait in GitLab's queue."),
+            format!(
+                "With {room} jobs running the next ones wait for minutes, and then fail: \"You've reached the limit on the number of vCPUs you can run concurrently\"."
+            ),
+            format!(
+                "Ask for more: {ask}; or set `limit` of the runner to {room}, so that jobs wait in GitLab's queue."
+            ),
         ),
     }
 }
@@ -124,8 +133,7 @@ mod tests {
     #[test]
     fn a_quota_that_may_not_be_read_is_not_good() {
         let refusal = Refusal { code: "AccessDeniedException".into(), message: "no".into() };
-        let quotas =
-            [(FargateQuota::OnDemand, Ok(1000.0)), (FargateQuota::Spot, Err(CallError::Refused(refusal)))];
+        let quotas = [(FargateQuota::OnDemand, Ok(1000.0)), (FargateQuota::Spot, Err(CallError::Refused(refusal)))];
         let finding = judge(1, "eu-west-1", Some(256), &quotas);
         assert_eq!(finding.verdict, Unknown);
         assert!(finding.fix.contains("servicequotas:GetServiceQuota"), "{finding:?}");
