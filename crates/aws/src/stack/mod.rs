@@ -9,6 +9,7 @@ mod names;
 mod policy;
 mod resources;
 mod roles;
+mod runner_secret;
 mod stacks;
 
 pub use deployment::{
@@ -17,6 +18,7 @@ pub use deployment::{
 pub use names::{ManagerOf, arn, partition, token_variable};
 pub use policy::{Condition, Purpose, Role, Statement, document};
 pub use roles::{ManagerWork, manager_statements, manager_work, roles};
+pub use runner_secret::{RunnerSecret, runner_secret, store_runner_token};
 pub use stacks::{
     ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind,
     TASK_SECURITY_GROUP, stacks,

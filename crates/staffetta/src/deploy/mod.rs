@@ -4,3 +4,4 @@ pub mod config_toml;
 pub mod file;
 pub mod init;
 mod regions;
+pub mod tokens;
