@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use axum::response::Response;
 
+use super::accounts::account_of;
 use super::failure::Failure;
-use super::state::{ACCOUNT, State, Status, Task};
+use super::state::{State, Status, Task};
 use super::{task_json, xml};
 
 /// The parameters of a Query call, such as `NetworkInterfaceId.1`.
@@ -15,14 +16,16 @@ pub(super) type Parameters = BTreeMap<String, String>;
 
 const VPC: &str = "vpc-00000000000000000";
 
-pub(super) fn answer(state: &State, action: &str, parameters: &Parameters) -> Result<Response, Failure> {
+pub(super) fn answer(state: &State, account: &str, action: &str, parameters: &Parameters) -> Result<Response, Failure> {
     if parameters.keys().any(|name| name.starts_with("Filter.")) {
         return Err(Failure::new("UnsupportedOperation", "Filters are not served here; name the ids."));
     }
     let set = match action {
-        "DescribeNetworkInterfaces" => describe_network_interfaces(state, &list(parameters, "NetworkInterfaceId"))?,
-        "DescribeSubnets" => describe_subnets(state, &list(parameters, "SubnetId"))?,
-        "DescribeSecurityGroups" => describe_security_groups(&list(parameters, "GroupId"))?,
+        "DescribeNetworkInterfaces" => {
+            describe_network_interfaces(state, account, &list(parameters, "NetworkInterfaceId"))?
+        }
+        "DescribeSubnets" => describe_subnets(state, account, &list(parameters, "SubnetId"))?,
+        "DescribeSecurityGroups" => describe_security_groups(account, &list(parameters, "GroupId"))?,
         _ => {
             return Err(Failure::new(
                 "InvalidAction",
@@ -41,21 +44,22 @@ fn list(parameters: &Parameters, name: &str) -> Vec<String> {
     (1..).map_while(|number| parameters.get(&format!("{name}.{number}")).cloned()).collect()
 }
 
-fn describe_network_interfaces(state: &State, ids: &[String]) -> Result<String, Failure> {
+fn describe_network_interfaces(state: &State, account: &str, ids: &[String]) -> Result<String, Failure> {
     let living: Vec<&Task> = state
         .tasks
         .values()
         .filter(|task| task.interface.address.is_some() && task.status < Status::Stopped)
+        .filter(|task| account_of(&task.arn) == account)
         .filter(|task| ids.is_empty() || ids.contains(&task.interface.id))
         .collect();
     if let Some(id) = ids.iter().find(|id| !living.iter().any(|task| task.interface.id == **id)) {
         let message = format!("The networkInterface ID '{id}' does not exist");
         return Err(Failure::new("InvalidNetworkInterfaceID.NotFound", message));
     }
-    Ok(xml::items("networkInterfaceSet", living.into_iter().map(|task| interface(state, task))))
+    Ok(xml::items("networkInterfaceSet", living.into_iter().map(|task| interface(state, account, task))))
 }
 
-fn interface(state: &State, task: &Task) -> Vec<String> {
+fn interface(state: &State, account: &str, task: &Task) -> Vec<String> {
     let interface = &task.interface;
     let address = interface.address.map(|address| address.to_string()).unwrap_or_default();
     let groups = interface.security_groups.iter().map(|id| vec![xml::text("groupId", id), xml::text("groupName", id)]);
@@ -66,9 +70,9 @@ fn interface(state: &State, task: &Task) -> Vec<String> {
         xml::text("availabilityZone", &format!("{}a", state.region)),
         xml::text(
             "description",
-            &format!("arn:aws:ecs:{}:{ACCOUNT}:attachment/{}", state.region, interface.attachment),
+            &format!("arn:aws:ecs:{}:{account}:attachment/{}", state.region, interface.attachment),
         ),
-        xml::text("ownerId", ACCOUNT),
+        xml::text("ownerId", account),
         xml::text("status", "in-use"),
         xml::text("macAddress", &interface.mac),
         xml::text("privateIpAddress", &address),
@@ -84,7 +88,7 @@ fn interface(state: &State, task: &Task) -> Vec<String> {
     shape
 }
 
-fn describe_subnets(state: &State, ids: &[String]) -> Result<String, Failure> {
+fn describe_subnets(state: &State, account: &str, ids: &[String]) -> Result<String, Failure> {
     if let Some(id) = ids.iter().find(|id| !id.starts_with("subnet-")) {
         return Err(Failure::new("InvalidSubnetID.NotFound", format!("The subnet ID '{id}' does not exist")));
     }
@@ -92,7 +96,7 @@ fn describe_subnets(state: &State, ids: &[String]) -> Result<String, Failure> {
         vec![
             xml::text("subnetId", id),
             xml::text("vpcId", VPC),
-            xml::text("ownerId", ACCOUNT),
+            xml::text("ownerId", account),
             xml::text("state", "available"),
             xml::text("cidrBlock", "127.0.0.0/8"),
             xml::text("availableIpAddressCount", "65000"),
@@ -104,7 +108,7 @@ fn describe_subnets(state: &State, ids: &[String]) -> Result<String, Failure> {
 }
 
 /// Nothing filters loopback, and the rules say so.
-fn describe_security_groups(ids: &[String]) -> Result<String, Failure> {
+fn describe_security_groups(account: &str, ids: &[String]) -> Result<String, Failure> {
     if let Some(id) = ids.iter().find(|id| !id.starts_with("sg-")) {
         return Err(Failure::new("InvalidGroup.NotFound", format!("The security group '{id}' does not exist")));
     }
@@ -118,7 +122,7 @@ fn describe_security_groups(ids: &[String]) -> Result<String, Failure> {
             xml::text("groupName", id),
             xml::text("groupDescription", "loopback"),
             xml::text("vpcId", VPC),
-            xml::text("ownerId", ACCOUNT),
+            xml::text("ownerId", account),
             xml::items("ipPermissions", everything()),
             xml::items("ipPermissionsEgress", everything()),
         ]

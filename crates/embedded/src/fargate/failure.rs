@@ -33,6 +33,16 @@ impl Failure {
         Failure::new("ThrottlingException", "Rate exceeded")
     }
 
+    /// Keys whose time is over.
+    pub(super) fn expired() -> Failure {
+        let message = "The security token included in the request is expired";
+        Failure::new("ExpiredTokenException", message)
+    }
+
+    pub(super) fn denied(message: impl Into<String>) -> Failure {
+        Failure { status: StatusCode::FORBIDDEN, ..Failure::new("AccessDenied", message) }
+    }
+
     pub(super) fn server(status: u16) -> Failure {
         let status = StatusCode::from_u16(status).ok().filter(StatusCode::is_server_error);
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -62,6 +72,7 @@ impl Failure {
         let (code, status) = match self.code {
             "ThrottlingException" => ("RequestLimitExceeded", StatusCode::SERVICE_UNAVAILABLE),
             "ServerException" => ("InternalError", self.status),
+            "ExpiredTokenException" => ("RequestExpired", self.status),
             code => (code, self.status),
         };
         let error = xml::element("Error", &[xml::text("Code", code), xml::text("Message", &self.message)]);
@@ -71,10 +82,14 @@ impl Failure {
 
     /// STS's form of an error.
     pub(super) fn into_sts_xml(self) -> Response {
-        let code = if self.code == "ThrottlingException" { "Throttling" } else { self.code };
+        let (code, status) = match self.code {
+            "ThrottlingException" => ("Throttling", self.status),
+            "ExpiredTokenException" => ("ExpiredToken", StatusCode::FORBIDDEN),
+            code => (code, self.status),
+        };
         let parts = [xml::text("Type", "Sender"), xml::text("Code", code), xml::text("Message", &self.message)];
         let body = [xml::element("Error", &parts), xml::text("RequestId", &xml::request_id())];
-        xml::answer(self.status, xml::element("ErrorResponse", &body))
+        xml::answer(status, xml::element("ErrorResponse", &body))
     }
 }
 

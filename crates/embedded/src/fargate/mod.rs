@@ -7,6 +7,7 @@
 //!
 //! The texts and numbers come from AWS's API model and from transcripts; where neither gives a wording it is ours.
 
+mod accounts;
 mod addresses;
 mod ec2_api;
 mod ecs_api;
@@ -29,6 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use accounts::Role;
 pub use engine::EngineError;
 pub use faults::{CallFault, Faults, Rule, Stuck, TaskFault};
 pub use server::{Server, StartError, start};
@@ -42,8 +44,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The executable that the image `staffetta/agent` runs.
     pub agent: PathBuf,
-    /// Clusters that exist from the start, with both Fargate capacity providers.
+    /// Clusters that exist from the start, with both Fargate capacity providers: names, or ARNs of clusters in other accounts
+    /// than that of whoever has no role.
     pub clusters: Vec<String>,
+    /// Without any, everybody may take every role, and all is one account. Otherwise these are all the roles, and what their
+    /// keys sign is a call in the account of the role. Task definitions are the same in every account.
+    pub roles: Vec<Role>,
     /// The region that stands in ARNs and zone names.
     pub region: String,
     /// Subnets and security groups that exist although their ids have another form than `subnet-…` and `sg-…`.
@@ -69,6 +75,7 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             agent: agent.into(),
             clusters: vec!["default".into()],
+            roles: Vec::new(),
             region: "us-east-1".into(),
             network_ids: Vec::new(),
             delays: Delays::default(),

@@ -17,6 +17,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::accounts::{ACCOUNT, Caller};
 use super::addresses::Addresses;
 use super::ec2_api::{self, Parameters};
 use super::engine::{Engine, EngineError};
@@ -24,10 +25,8 @@ use super::failure::Failure;
 use super::faults::{CallFault, Faults, Rule};
 use super::lifecycle::Order;
 use super::listener::{CuttableListener, Scissors};
-use super::rates::Rates;
 use super::record::{Record, Signer};
 use super::state::{Cluster, State, TaskView, task_id};
-use super::sts_api::RoleSession;
 use super::world::World;
 use super::{Config, ecs_api, sts_api};
 
@@ -103,16 +102,20 @@ fn first_state(config: &Config, addresses: Addresses) -> State {
         definitions: BTreeMap::new(),
         tasks: BTreeMap::new(),
         tokens: HashMap::new(),
-        rates: Rates::default(),
+        rates: HashMap::new(),
         addresses,
         sessions: HashMap::new(),
         calls: BTreeMap::new(),
     };
     for name in &config.clusters {
-        let arn = state.arn(&format!("cluster/{name}"));
+        let arn = match name.starts_with("arn:") {
+            true => name.clone(),
+            false => state.arn(ACCOUNT, &format!("cluster/{name}")),
+        };
+        let name = name.rsplit('/').next().unwrap_or(name).to_owned();
         let capacity_providers = vec!["FARGATE".into(), "FARGATE_SPOT".into()];
-        let cluster = Cluster { arn, name: name.clone(), capacity_providers, default_strategy: Vec::new() };
-        state.clusters.insert(name.clone(), cluster);
+        let cluster = Cluster { arn: arn.clone(), name, capacity_providers, default_strategy: Vec::new() };
+        state.clusters.insert(arn, cluster);
     }
     ecs_api::built_in_definitions(&mut state, SystemTime::now())
         .expect("the built-in definitions are valid: they are constants, and a test registers them");
@@ -253,7 +256,8 @@ async fn call(
         state.caller(signer.access_key, Timestamp::now())
     });
     if let Some(record) = &world.record {
-        let role = caller.as_ref().map(|session| session.role.as_str());
+        let session = caller.as_ref().ok().and_then(|caller| caller.session.as_ref());
+        let role = session.map(|session| session.role.as_str());
         record.add(signer, role, call.service(), name, &call.parameters(&body));
     }
     let fault = world.faults.next_for_call(name);
@@ -261,7 +265,9 @@ async fn call(
         Some(CallFault::Throttle) => call.refuse(Failure::throttled()),
         Some(CallFault::ServerError { status }) => call.refuse(Failure::server(*status)),
         Some(CallFault::CapacityUnavailable) if name == "RunTask" => json(ecs_api::capacity_unavailable()),
-        _ => call.answer(&world, &body, caller),
+        _ => {
+            caller.and_then(|caller| call.answer(&world, &body, &caller)).unwrap_or_else(|failure| call.refuse(failure))
+        }
     };
     match fault {
         Some(CallFault::AnswerLost) => scissors.cut(),
@@ -328,16 +334,17 @@ impl Call {
         }
     }
 
-    fn answer(&self, world: &Arc<World>, body: &[u8], caller: Option<RoleSession>) -> Response {
-        let answer = match self {
+    fn answer(&self, world: &Arc<World>, body: &[u8], caller: &Caller) -> Result<Response, Failure> {
+        match self {
             Call::Ecs(operation) => ecs_api::answer(world, operation, body, caller).map(json),
-            Call::Ec2(action, parameters) => world.look(|state| ec2_api::answer(state, action, parameters)),
-            Call::Sts(action, parameters) => {
-                let now = Timestamp::now();
-                world.look(|state| sts_api::answer(state, action, parameters, caller.as_ref(), now))
+            Call::Ec2(action, parameters) => {
+                world.look(|state| ec2_api::answer(state, &caller.account, action, parameters))
             }
-        };
-        answer.unwrap_or_else(|failure| self.refuse(failure))
+            Call::Sts(action, parameters) => {
+                let (roles, now) = (&world.config.roles, Timestamp::now());
+                world.look(|state| sts_api::answer(state, roles, action, parameters, caller, now))
+            }
+        }
     }
 }
 

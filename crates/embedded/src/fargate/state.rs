@@ -3,35 +3,35 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use super::accounts::{ACCOUNT, account_of};
 use super::addresses::Addresses;
 use super::engine::Log;
 use super::failure::Failure;
 use super::lifecycle::Order;
-use super::rates::Rates;
-use super::sts_api::RoleSession;
-
-pub(super) const ACCOUNT: &str = "000000000000";
+use super::rates::{Bucket, Rates};
+use super::sts_api::{RoleSession, Taken};
 
 #[derive(Debug)]
 pub(super) struct State {
     pub region: String,
+    /// By ARN.
     pub clusters: BTreeMap<String, Cluster>,
     /// By family; index 0 is revision 1.
     pub definitions: BTreeMap<String, Vec<Arc<TaskDefinition>>>,
     /// By id.
     pub tasks: BTreeMap<String, Task>,
     pub tokens: HashMap<ClientToken, Launched>,
-    pub rates: Rates,
+    /// By account.
+    pub rates: HashMap<String, Rates>,
     pub addresses: Addresses,
-    /// The roles that were taken, by the access key that was given out for them, and until when it serves.
-    pub sessions: HashMap<String, (RoleSession, Timestamp)>,
+    /// The roles that were taken, by the access key that was given out for them.
+    pub sessions: HashMap<String, Taken>,
     /// Calls so far by API, refused ones included.
     pub calls: BTreeMap<String, u64>,
 }
@@ -108,7 +108,7 @@ pub(super) struct Secret {
     pub value_from: String,
 }
 
-/// A RunTask's clientToken and the cluster that it counts in.
+/// A RunTask's clientToken and the ARN of the cluster that it counts in.
 pub(super) type ClientToken = (String, String);
 
 /// What was started under a client token.
@@ -224,22 +224,21 @@ pub struct TaskView {
 }
 
 impl State {
-    pub(super) fn arn(&self, resource: &str) -> String {
-        format!("arn:aws:ecs:{}:{ACCOUNT}:{resource}", self.region)
+    pub(super) fn arn(&self, account: &str, resource: &str) -> String {
+        format!("arn:aws:ecs:{}:{account}:{resource}", self.region)
     }
 
-    /// Who calls with this access key, if AssumeRole gave it.
-    pub(super) fn caller(&self, access_key: &str, now: Timestamp) -> Option<RoleSession> {
-        let (session, expires) = self.sessions.get(access_key)?;
-        (*expires > now).then(|| session.clone())
+    /// Takes tokens of the account's buckets; all or none.
+    pub(super) fn take(&mut self, account: &str, buckets: &[Bucket], count: u32, now: Instant) -> bool {
+        self.rates.entry(account.to_owned()).or_default().take(buckets, count, now)
     }
 
-    /// The cluster of this name or ARN; without either, `default`.
-    pub(super) fn cluster(&self, asked: Option<&str>) -> Result<&Cluster, Failure> {
+    /// The account's cluster of this name or ARN; without either, `default`.
+    pub(super) fn cluster(&self, account: &str, asked: Option<&str>) -> Result<&Cluster, Failure> {
         let asked = asked.unwrap_or("default");
         let found = match asked.starts_with("arn:") {
-            true => self.clusters.values().find(|cluster| cluster.arn == asked),
-            false => self.clusters.get(asked),
+            true => self.clusters.get(asked).filter(|cluster| cluster.account() == account),
+            false => self.clusters.get(&self.arn(account, &format!("cluster/{asked}"))),
         };
         found.ok_or_else(|| Failure::new("ClusterNotFoundException", "Cluster not found."))
     }
@@ -247,7 +246,7 @@ impl State {
     /// The definition of this `family`, `family:revision` or ARN. Without a revision: the latest active one.
     pub(super) fn definition(&self, asked: &str) -> Option<&Arc<TaskDefinition>> {
         let name = match asked.strip_prefix("arn:") {
-            Some(_) => asked.strip_prefix(&self.arn("task-definition/"))?,
+            Some(_) => asked.strip_prefix(&self.arn(ACCOUNT, "task-definition/"))?,
             None => asked,
         };
         match name.split_once(':') {
@@ -274,6 +273,12 @@ impl State {
             let known = launched.arns.iter().any(|arn| tasks.contains_key(task_id(arn)));
             known && !over(launched.at, Duration::from_secs(24 * 3600))
         });
+    }
+}
+
+impl Cluster {
+    pub(super) fn account(&self) -> &str {
+        account_of(&self.arn)
     }
 }
 

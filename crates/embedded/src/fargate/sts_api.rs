@@ -1,5 +1,4 @@
-//! STS: who the caller is, and keys of a role. Signatures are not checked, so whoever has no role is the same user, and
-//! everybody may take every role.
+//! STS: who the caller is, and keys of a role. Signatures are not checked, so whoever has no role is the same user.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,10 +8,16 @@ use axum::response::Response;
 use jiff::Timestamp;
 use rand::distr::{Alphanumeric, SampleString};
 
+use super::accounts::{ACCOUNT, Caller, Role, account_of};
 use super::ec2_api::Parameters;
 use super::failure::Failure;
-use super::state::{ACCOUNT, State};
+use super::state::State;
 use super::xml;
+
+/// STS's limit for a role that takes another.
+const LONGEST_OF_A_CHAIN: Duration = Duration::from_secs(3600);
+/// How long keys are known after their end.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
 /// A role that was taken by AssumeRole, as the caller of everything that is signed with its keys.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +29,14 @@ pub struct RoleSession {
     pub tags: BTreeMap<String, String>,
 }
 
+/// What one access key stands for.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub session: RoleSession,
+    pub account: String,
+    pub expires: Timestamp,
+}
+
 /// The calls that are STS's and not EC2's.
 pub(super) fn serves(action: &str) -> bool {
     ["AssumeRole", "GetCallerIdentity"].contains(&action)
@@ -31,13 +44,14 @@ pub(super) fn serves(action: &str) -> bool {
 
 pub(super) fn answer(
     state: &mut State,
+    roles: &[Role],
     action: &str,
     parameters: &Parameters,
-    caller: Option<&RoleSession>,
+    caller: &Caller,
     now: Timestamp,
 ) -> Result<Response, Failure> {
     let result = match action {
-        "AssumeRole" => assume_role(state, parameters, now)?,
+        "AssumeRole" => assume_role(state, roles, parameters, caller, now)?,
         _ => get_caller_identity(caller),
     };
     let metadata = xml::element("ResponseMetadata", &[xml::text("RequestId", &xml::request_id())]);
@@ -46,22 +60,37 @@ pub(super) fn answer(
     Ok(xml::answer(StatusCode::OK, format!("<{action}Response {namespace}>{result}{metadata}</{action}Response>")))
 }
 
-fn get_caller_identity(caller: Option<&RoleSession>) -> Vec<String> {
-    let (arn, user) = match caller {
-        Some(session) => session.identity(),
-        None => (format!("arn:aws:iam::{ACCOUNT}:user/embedded"), "AIDAEMBEDDEDFARGATE00".to_owned()),
-    };
-    vec![xml::text("Arn", &arn), xml::text("UserId", &user), xml::text("Account", ACCOUNT)]
+fn get_caller_identity(caller: &Caller) -> Vec<String> {
+    let (arn, user) = caller.identity();
+    vec![xml::text("Arn", &arn), xml::text("UserId", &user), xml::text("Account", &caller.account)]
 }
 
-fn assume_role(state: &mut State, parameters: &Parameters, now: Timestamp) -> Result<Vec<String>, Failure> {
-    let (session, lifetime) = read(parameters)?;
-    let (arn, id) = session.identity();
+fn assume_role(
+    state: &mut State,
+    roles: &[Role],
+    parameters: &Parameters,
+    caller: &Caller,
+    now: Timestamp,
+) -> Result<Vec<String>, Failure> {
+    let (session, mut lifetime) = read(parameters)?;
+    if caller.session.is_some() && lifetime > LONGEST_OF_A_CHAIN {
+        let message =
+            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining";
+        return Err(Failure::new("ValidationError", message));
+    }
+    let mut account = ACCOUNT.to_owned();
+    if !roles.is_empty() {
+        let role = given(roles, &session.role, parameters.get("ExternalId"), caller)?;
+        lifetime = lifetime.min(role.keys_live);
+        account = account_of(&role.arn).to_owned();
+    }
+    let (arn, id) = session.identity(&account);
     // The keys of roles begin so, and are 20 characters long.
     let key = format!("ASIA{}", Alphanumeric.sample_string(&mut rand::rng(), 16).to_ascii_uppercase());
     let expires = now + lifetime;
-    state.sessions.retain(|_, (_, expires)| *expires > now);
-    state.sessions.insert(key.clone(), (session, expires));
+    // Those that are just over are still known, to be told so.
+    state.sessions.retain(|_, taken| taken.expires + REMEMBERED > now);
+    state.sessions.insert(key.clone(), Taken { session, account, expires });
     let keys = [
         xml::text("AccessKeyId", &key),
         xml::text("SecretAccessKey", &Alphanumeric.sample_string(&mut rand::rng(), 40)),
@@ -74,13 +103,28 @@ fn assume_role(state: &mut State, parameters: &Parameters, now: Timestamp) -> Re
 
 impl RoleSession {
     /// The ARN and the id of whoever calls with its keys.
-    fn identity(&self) -> (String, String) {
+    pub(super) fn identity(&self, account: &str) -> (String, String) {
         let role = self.role.rsplit('/').next().unwrap_or_default();
         (
-            format!("arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{}", self.name),
+            format!("arn:aws:sts::{account}:assumed-role/{role}/{}", self.name),
             format!("AROAEMBEDDEDFARGATE00:{}", self.name),
         )
     }
+}
+
+/// The role, if its trust policy lets the caller take it. STS does not tell which part of it is at fault.
+fn given<'r>(roles: &'r [Role], arn: &str, external_id: Option<&String>, caller: &Caller) -> Result<&'r Role, Failure> {
+    let is_trusted = |role: &Role| {
+        let is_caller = |trusted: &String| {
+            *trusted == caller.access_key || caller.session.as_ref().is_some_and(|session| session.role == *trusted)
+        };
+        role.trusts.is_empty() || role.trusts.iter().any(is_caller)
+    };
+    let says_it = |role: &Role| role.external_id.is_none() || role.external_id.as_ref() == external_id;
+    roles.iter().find(|role| role.arn == arn).filter(|role| is_trusted(role) && says_it(role)).ok_or_else(|| {
+        let (user, _) = caller.identity();
+        Failure::denied(format!("User: {user} is not authorized to perform: sts:AssumeRole on resource: {arn}"))
+    })
 }
 
 /// The request and its limits, which are those of STS's API model.

@@ -128,7 +128,7 @@ pub(super) fn definition(definition: &TaskDefinition) -> Value {
         ("revision".into(), json!(definition.revision)),
         ("status".into(), json!(if definition.active { "ACTIVE" } else { "INACTIVE" })),
         ("registeredAt".into(), time(definition.registered_at)),
-        ("registeredBy".into(), json!(format!("arn:aws:iam::{}:root", super::state::ACCOUNT))),
+        ("registeredBy".into(), json!(format!("arn:aws:iam::{}:root", super::accounts::ACCOUNT))),
     ]);
     shape.extend(definition.deregistered_at.map(|at| ("deregisteredAt".to_owned(), time(at))));
     shape.extend(definition.body.clone());

@@ -17,7 +17,7 @@ pub(super) struct CreateCluster {
     default_capacity_provider_strategy: Vec<StrategyItem>,
 }
 
-pub(super) fn create_cluster(state: &mut State, request: CreateCluster) -> Result<Value, Failure> {
+pub(super) fn create_cluster(state: &mut State, account: &str, request: CreateCluster) -> Result<Value, Failure> {
     let name = request.cluster_name.unwrap_or_else(|| "default".into());
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if name.is_empty() || name.len() > 255 || !name.bytes().all(valid) {
@@ -25,16 +25,13 @@ pub(super) fn create_cluster(state: &mut State, request: CreateCluster) -> Resul
     }
     known_providers(&request.capacity_providers)?;
     // Creating a cluster that exists gives the one that exists.
-    if !state.clusters.contains_key(&name) {
-        add_cluster(state, &name, request.capacity_providers, request.default_capacity_provider_strategy);
+    let arn = state.arn(account, &format!("cluster/{name}"));
+    if !state.clusters.contains_key(&arn) {
+        let CreateCluster { capacity_providers, default_capacity_provider_strategy: default_strategy, .. } = request;
+        let cluster = Cluster { arn: arn.clone(), name, capacity_providers, default_strategy };
+        state.clusters.insert(arn.clone(), cluster);
     }
-    Ok(json!({"cluster": shape(state, &state.clusters[&name])}))
-}
-
-fn add_cluster(state: &mut State, name: &str, providers: Vec<String>, strategy: Vec<StrategyItem>) {
-    let arn = state.arn(&format!("cluster/{name}"));
-    let cluster = Cluster { arn, name: name.into(), capacity_providers: providers, default_strategy: strategy };
-    state.clusters.insert(name.into(), cluster);
+    Ok(json!({"cluster": shape(state, &state.clusters[&arn])}))
 }
 
 #[derive(Deserialize)]
@@ -43,14 +40,14 @@ pub(super) struct DescribeClusters {
     clusters: Vec<String>,
 }
 
-pub(super) fn describe_clusters(state: &mut State, request: DescribeClusters) -> Result<Value, Failure> {
+pub(super) fn describe_clusters(state: &mut State, account: &str, request: DescribeClusters) -> Result<Value, Failure> {
     let asked = if request.clusters.is_empty() { vec!["default".to_owned()] } else { request.clusters };
     let (mut clusters, mut failures) = (Vec::new(), Vec::new());
     for name in asked {
-        match state.cluster(Some(&name)) {
+        match state.cluster(account, Some(&name)) {
             Ok(cluster) => clusters.push(shape(state, cluster)),
             Err(_) => {
-                let arn = if name.starts_with("arn:") { name } else { state.arn(&format!("cluster/{name}")) };
+                let arn = if name.starts_with("arn:") { name } else { state.arn(account, &format!("cluster/{name}")) };
                 failures.push(json!({"arn": arn, "reason": "MISSING"}));
             }
         }
@@ -65,8 +62,9 @@ pub(super) struct ListClusters {
     next_token: Option<String>,
 }
 
-pub(super) fn list_clusters(state: &mut State, request: ListClusters) -> Result<Value, Failure> {
-    let clusters = state.clusters.values().map(|cluster| (cluster.name.clone(), cluster.arn.clone())).collect();
+pub(super) fn list_clusters(state: &mut State, account: &str, request: ListClusters) -> Result<Value, Failure> {
+    let own = state.clusters.values().filter(|cluster| cluster.account() == account);
+    let clusters = own.map(|cluster| (cluster.name.clone(), cluster.arn.clone())).collect();
     page("clusterArns", clusters, request.max_results, request.next_token.as_deref())
 }
 
@@ -80,12 +78,19 @@ pub(super) struct PutClusterCapacityProviders {
 
 pub(super) fn put_cluster_capacity_providers(
     state: &mut State,
+    account: &str,
     request: PutClusterCapacityProviders,
 ) -> Result<Value, Failure> {
-    let name = state.cluster(Some(&request.cluster))?.name.clone();
+    let found = state.cluster(account, Some(&request.cluster))?.clone();
     known_providers(&request.capacity_providers)?;
-    add_cluster(state, &name, request.capacity_providers, request.default_capacity_provider_strategy);
-    Ok(json!({"cluster": shape(state, &state.clusters[&name])}))
+    let cluster = Cluster {
+        capacity_providers: request.capacity_providers,
+        default_strategy: request.default_capacity_provider_strategy,
+        ..found
+    };
+    let shape = shape(state, &cluster);
+    state.clusters.insert(cluster.arn.clone(), cluster);
+    Ok(json!({"cluster": shape}))
 }
 
 fn known_providers(names: &[String]) -> Result<(), Failure> {

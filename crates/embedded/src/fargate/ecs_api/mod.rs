@@ -13,9 +13,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::accounts::Caller;
 use super::failure::Failure;
 use super::rates::Bucket;
-use super::sts_api::RoleSession;
 use super::world::World;
 
 pub(super) use run_task::capacity_unavailable;
@@ -26,26 +26,22 @@ pub(super) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 pub(super) const TARGET: &str = "AmazonEC2ContainerServiceV20141113.";
 
 /// Answers one call of `caller`.
-pub(super) fn answer(
-    world: &Arc<World>,
-    operation: &str,
-    body: &[u8],
-    caller: Option<RoleSession>,
-) -> Result<Value, Failure> {
+pub(super) fn answer(world: &Arc<World>, operation: &str, body: &[u8], caller: &Caller) -> Result<Value, Failure> {
     if world.config.real_rates {
         let buckets = Bucket::of_call(operation);
-        if !world.look(|state| state.rates.take(buckets, 1, Instant::now())) {
+        if !world.look(|state| state.take(&caller.account, buckets, 1, Instant::now())) {
             return Err(Failure::throttled());
         }
     }
     let now = SystemTime::now();
     let request: Value = serde_json::from_slice(body).map_err(unreadable)?;
     world.look(|state| state.forget(world.config.stopped_visible, now));
+    let account = caller.account.as_str();
     match operation {
         "RunTask" => run_task::run_task(world, request, caller, now),
-        "DescribeTasks" => world.look(|state| tasks::describe_tasks(state, read(request)?, now)),
-        "ListTasks" => world.look(|state| tasks::list_tasks(state, read(request)?, now)),
-        "StopTask" => world.with(|state| tasks::stop_task(state, read(request)?, now)),
+        "DescribeTasks" => world.look(|state| tasks::describe_tasks(state, account, read(request)?, now)),
+        "ListTasks" => world.look(|state| tasks::list_tasks(state, account, read(request)?, now)),
+        "StopTask" => world.with(|state| tasks::stop_task(state, account, read(request)?, now)),
         "RegisterTaskDefinition" => world.with(|state| task_definitions::register_task_definition(state, request, now)),
         "DeregisterTaskDefinition" => {
             world.with(|state| task_definitions::deregister_task_definition(state, read(request)?, now))
@@ -54,11 +50,11 @@ pub(super) fn answer(
             world.look(|state| task_definitions::describe_task_definition(state, read(request)?))
         }
         "ListTaskDefinitions" => world.look(|state| task_definitions::list_task_definitions(state, read(request)?)),
-        "CreateCluster" => world.with(|state| clusters::create_cluster(state, read(request)?)),
-        "DescribeClusters" => world.look(|state| clusters::describe_clusters(state, read(request)?)),
-        "ListClusters" => world.look(|state| clusters::list_clusters(state, read(request)?)),
+        "CreateCluster" => world.with(|state| clusters::create_cluster(state, account, read(request)?)),
+        "DescribeClusters" => world.look(|state| clusters::describe_clusters(state, account, read(request)?)),
+        "ListClusters" => world.look(|state| clusters::list_clusters(state, account, read(request)?)),
         "PutClusterCapacityProviders" => {
-            world.with(|state| clusters::put_cluster_capacity_providers(state, read(request)?))
+            world.with(|state| clusters::put_cluster_capacity_providers(state, account, read(request)?))
         }
         _ => Err(Failure::new("UnknownOperationException", format!("{operation} is not served here"))),
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::super::accounts::Caller;
 use super::super::engine::Log;
 use super::super::failure::Failure;
 use super::super::lifecycle;
@@ -16,7 +17,6 @@ use super::super::state::{
     Cluster, Container, ContainerOverride, Interface, Launched, State, Status, StrategyItem, Task, TaskDefinition,
     Times,
 };
-use super::super::sts_api::RoleSession;
 use super::super::world::World;
 use super::super::{sizes, task_json};
 use super::read;
@@ -98,15 +98,15 @@ struct Accepted {
 pub(super) fn run_task(
     world: &Arc<World>,
     mut body: Value,
-    caller: Option<RoleSession>,
+    caller: &Caller,
     now: SystemTime,
 ) -> Result<Value, Failure> {
     let request: RunTask = read(body.clone())?;
     let token = body.as_object_mut().and_then(|body| body.remove("clientToken"));
     world.with(|state| {
-        let accepted = check(state, &request, &world.config.network_ids)?;
+        let accepted = check(state, &caller.account, &request, &world.config.network_ids)?;
         let token =
-            token.as_ref().and_then(Value::as_str).map(|token| (accepted.cluster.name.clone(), token.to_owned()));
+            token.as_ref().and_then(Value::as_str).map(|token| (accepted.cluster.arn.clone(), token.to_owned()));
         if let Some(earlier) = token.as_ref().and_then(|token| state.tokens.get(token)) {
             return match earlier.request == body {
                 true => Ok(tasks(state, &earlier.arns)),
@@ -116,12 +116,12 @@ pub(super) fn run_task(
         if world.config.real_rates {
             let spot = accepted.capacity_provider.as_deref() == Some("FARGATE_SPOT");
             let bucket = if spot { Bucket::LaunchSpot } else { Bucket::LaunchOnDemand };
-            if !state.rates.take(&[bucket], accepted.count as u32, Instant::now()) {
+            if !state.take(&caller.account, &[bucket], accepted.count as u32, Instant::now()) {
                 return Err(Failure::throttled());
             }
         }
         let arns: Vec<String> =
-            (0..accepted.count).map(|_| start(world, state, &request, &accepted, caller.as_ref(), now)).collect();
+            (0..accepted.count).map(|_| start(world, state, &request, &accepted, caller, now)).collect();
         let answer = tasks(state, &arns);
         if let Some(token) = token {
             state.tokens.insert(token, Launched { request: body, arns, at: now });
@@ -141,8 +141,8 @@ fn tasks(state: &State, arns: &[String]) -> Value {
     json!({"tasks": tasks.map(|task| task_json::task(task, &state.region)).collect::<Vec<_>>(), "failures": []})
 }
 
-fn check(state: &State, request: &RunTask, network_ids: &[String]) -> Result<Accepted, Failure> {
-    let cluster = state.cluster(request.cluster.as_deref())?.clone();
+fn check(state: &State, account: &str, request: &RunTask, network_ids: &[String]) -> Result<Accepted, Failure> {
+    let cluster = state.cluster(account, request.cluster.as_deref())?.clone();
     check_plain_values(request)?;
     let capacity_provider = check_capacity(request, &cluster)?;
     let definition = check_definition(state, &request.task_definition)?;
@@ -330,14 +330,14 @@ fn start(
     state: &mut State,
     request: &RunTask,
     accepted: &Accepted,
-    caller: Option<&RoleSession>,
+    caller: &Caller,
     now: SystemTime,
 ) -> String {
     let hex = || Uuid::new_v4().simple().to_string();
     let Accepted { cluster, definition, network, .. } = accepted;
     let id = hex();
     let container = || Container {
-        arn: state.arn(&format!("container/{}/{id}/{}", cluster.name, Uuid::new_v4())),
+        arn: state.arn(&caller.account, &format!("container/{}/{id}/{}", cluster.name, Uuid::new_v4())),
         runtime_id: None,
         exit_code: None,
         reason: None,
@@ -354,7 +354,7 @@ fn start(
     }
     let (orders, inbox) = mpsc::unbounded_channel();
     let task = Task {
-        arn: state.arn(&format!("task/{}/{id}", cluster.name)),
+        arn: state.arn(&caller.account, &format!("task/{}/{id}", cluster.name)),
         cluster_arn: cluster.arn.clone(),
         definition: definition.clone(),
         status: Status::Provisioning,
@@ -382,7 +382,7 @@ fn start(
         capacity_provider: accepted.capacity_provider.clone(),
         platform_version: accepted.platform_version.clone(),
         started_by: request.started_by.clone(),
-        role_session: caller.cloned(),
+        role_session: caller.session.clone(),
         group: request.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
         tags,
         execute_command: request.enable_execute_command,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::super::accounts::ACCOUNT;
 use super::super::failure::Failure;
 use super::super::state::{ContainerDefinition, State, TaskDefinition};
 use super::super::{sizes, task_json};
@@ -78,7 +79,7 @@ pub(super) fn register_task_definition(state: &mut State, request: Value, now: S
         body.entry(name).or_insert(default);
     }
     let definition = TaskDefinition {
-        arn: state.arn(&format!("task-definition/{family}:{revision}")),
+        arn: state.arn(ACCOUNT, &format!("task-definition/{family}:{revision}")),
         family: family.clone(),
         revision,
         active: true,

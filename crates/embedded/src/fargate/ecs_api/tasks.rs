@@ -20,8 +20,13 @@ pub(super) struct DescribeTasks {
     include: Vec<String>,
 }
 
-pub(super) fn describe_tasks(state: &mut State, request: DescribeTasks, now: SystemTime) -> Result<Value, Failure> {
-    let cluster = state.cluster(request.cluster.as_deref())?.clone();
+pub(super) fn describe_tasks(
+    state: &mut State,
+    account: &str,
+    request: DescribeTasks,
+    now: SystemTime,
+) -> Result<Value, Failure> {
+    let cluster = state.cluster(account, request.cluster.as_deref())?.clone();
     if request.tasks.is_empty() {
         return Err(Failure::invalid("Tasks cannot be empty."));
     }
@@ -44,7 +49,7 @@ pub(super) fn describe_tasks(state: &mut State, request: DescribeTasks, now: Sys
             }
             None if asked.starts_with("arn:") => failures.push(json!({"arn": asked, "reason": "MISSING"})),
             None => {
-                let arn = state.arn(&format!("task/{}/{asked}", cluster.name));
+                let arn = state.arn(account, &format!("task/{}/{asked}", cluster.name));
                 failures.push(json!({"arn": arn, "reason": "MISSING"}));
             }
         }
@@ -66,8 +71,13 @@ pub(super) struct ListTasks {
     next_token: Option<String>,
 }
 
-pub(super) fn list_tasks(state: &mut State, request: ListTasks, now: SystemTime) -> Result<Value, Failure> {
-    let cluster = state.cluster(request.cluster.as_deref())?.arn.clone();
+pub(super) fn list_tasks(
+    state: &mut State,
+    account: &str,
+    request: ListTasks,
+    now: SystemTime,
+) -> Result<Value, Failure> {
+    let cluster = state.cluster(account, request.cluster.as_deref())?.arn.clone();
     let others = [
         &request.container_instance,
         &request.family,
@@ -106,8 +116,13 @@ pub(super) struct StopTask {
 }
 
 /// Returns at once; the task's own life ends its processes. The tags are gone from now on, as in ECS.
-pub(super) fn stop_task(state: &mut State, request: StopTask, now: SystemTime) -> Result<Value, Failure> {
-    let cluster = state.cluster(request.cluster.as_deref())?.arn.clone();
+pub(super) fn stop_task(
+    state: &mut State,
+    account: &str,
+    request: StopTask,
+    now: SystemTime,
+) -> Result<Value, Failure> {
+    let cluster = state.cluster(account, request.cluster.as_deref())?.arn.clone();
     if request.reason.as_ref().is_some_and(|reason| reason.chars().count() > 1024) {
         return Err(Failure::invalid("reason can have at most 1024 characters."));
     }
