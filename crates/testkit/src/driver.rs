@@ -175,7 +175,7 @@ Port = {}
             ("BUILD_EXIT_CODE_FILE".to_owned(), path("build_exit_code")),
             ("JOB_RESPONSE_FILE".to_owned(), path("response.json")),
             ("CUSTOM_ENV_CI_RUNNER_SHORT_TOKEN".to_owned(), "abcdefghi".to_owned()),
-            ("AWS_ACCESS_KEY_ID".to_owned(), "made-up".to_owned()),
+            ("AWS_ACCESS_KEY_ID".to_owned(), "driver".to_owned()),
             ("AWS_SECRET_ACCESS_KEY".to_owned(), "made-up".to_owned()),
             ("AWS_ENDPOINT_URL".to_owned(), self.fargate.url().to_owned()),
         ]);
@@ -322,7 +322,7 @@ pub async fn ecs(fargate: &fargate::Server, operation: &str, request: Value) {
     let body = request.to_string();
     let head = format!(
         "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
-         Authorization: AWS4-HMAC-SHA256 unchecked\r\nContent-Type: application/x-amz-json-1.1\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=peer/20260101/us-east-1/ecs/aws4_request\r\nContent-Type: application/x-amz-json-1.1\r\n\
          X-Amz-Target: AmazonEC2ContainerServiceV20141113.{operation}\r\n\r\n",
         body.len()
     );

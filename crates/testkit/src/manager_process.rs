@@ -28,7 +28,7 @@ impl ManagerProcess {
     /// The same, started by another command.
     pub fn of(mut command: Command) -> Self {
         let mut child = command
-            .env("AWS_ACCESS_KEY_ID", "made-up")
+            .env("AWS_ACCESS_KEY_ID", "manager")
             .env("AWS_SECRET_ACCESS_KEY", "made-up")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

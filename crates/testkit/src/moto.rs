@@ -14,7 +14,7 @@ main(["-H", "127.0.0.1", "-p", "0"])
 "#;
 
 /// What moto wants to see of a signature.
-const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=peer/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=made-up";
 
 pub struct Moto(Emulator);

@@ -57,7 +57,7 @@ Shared = true
 [runners.cache.s3]
 ServerAddress = "{}"
 Insecure = true
-AccessKey = "access"
+AccessKey = "manager"
 SecretKey = "secret"
 BucketName = "{}"
 "#,

@@ -69,7 +69,7 @@ async fn a_job_clones_over_https_from_a_private_authority_runs_and_keeps_its_art
         runner: format!(
             "tls-ca-file = \"{CERTIFICATES}/authority.pem\"\n[runners.cache]\nType = \"s3\"\n[runners.cache.s3]\n\
              ServerAddress = \"{}\"\nInsecure = true\nBucketName = \"busybox-story\"\nBucketLocation = \"us-east-1\"\n\
-             AccessKey = \"test\"\nSecretKey = \"test\"",
+             AccessKey = \"manager\"\nSecretKey = \"test\"",
             moto.address()
         ),
         ..Setup::default()

@@ -23,7 +23,7 @@ Shared = {shared}
 [runners.cache.s3]
 ServerAddress = "{address}"
 Insecure = true
-AccessKey = "access"
+AccessKey = "manager"
 SecretKey = "secret"
 BucketName = "{bucket}"
 BucketLocation = "us-east-1"

@@ -45,7 +45,7 @@ async fn world() -> (World, Child) {
         .arg(&file)
         .arg("--working-directory")
         .arg(Path::new(&folder))
-        .env("AWS_ACCESS_KEY_ID", "made-up")
+        .env("AWS_ACCESS_KEY_ID", "driver")
         .env("AWS_SECRET_ACCESS_KEY", "made-up")
         .env("AWS_ENDPOINT_URL", world.fargate.url())
         .stdin(Stdio::null())
