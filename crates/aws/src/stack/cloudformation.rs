@@ -157,7 +157,7 @@ impl<'a> CloudFormation<'a> {
     }
 
     /// Makes a change set of this name, which must be new, and waits until it says what it would do. Nothing of the stack
-    /// changes. The change set stays, also an impossible one.
+    /// changes. The change set stays only if there are changes.
     pub async fn make_change_set(&self, order: &StackOrder, name: &str) -> Result<ChangeSet, CallError> {
         let mut parameters = parameters_of(order);
         let more = [("ChangeSetName", name), ("ChangeSetType", "UPDATE"), ("ClientToken", name)];
@@ -167,25 +167,35 @@ impl<'a> CloudFormation<'a> {
             Err(CallError::Refused(refusal)) if is_no_change(&refusal.message) => return Ok(ChangeSet::NoChange),
             other => other?,
         }
+        let (status, reason, changes) = loop {
+            let (answer, changes) = self.describe_change_set(&order.name, name).await?;
+            match answer.text("Status") {
+                "CREATE_PENDING" | "CREATE_IN_PROGRESS" => tokio::time::sleep(LOOK_AGAIN).await,
+                status => break (status.to_owned(), answer.text("StatusReason").to_owned(), changes),
+            }
+        };
+        if status == "CREATE_COMPLETE" {
+            return Ok(ChangeSet::Changes(changes));
+        }
+        self.delete_change_set(&order.name, name).await?;
+        Ok(match is_no_change(&reason) {
+            true => ChangeSet::NoChange,
+            false => ChangeSet::Impossible(if reason.is_empty() { status } else { reason }),
+        })
+    }
+
+    /// All pages of a change set: the last, and the changes of all.
+    async fn describe_change_set(&self, stack: &str, name: &str) -> Result<(Element, Vec<Change>), CallError> {
+        let mut changes = Vec::new();
+        let mut next = None;
         loop {
-            let mut changes = Vec::new();
-            let mut next = None;
-            let answer = loop {
-                let mut parameters = vec![("StackName", order.name.as_str()), ("ChangeSetName", name)];
-                parameters.extend(next.as_deref().map(|token| ("NextToken", token)));
-                let answer = self.call("DescribeChangeSet", &parameters).await?;
-                changes.extend(answer.list("Changes").map(|item| change(item.child("ResourceChange"))));
-                next = answer.filled("NextToken");
-                if next.is_none() {
-                    break answer;
-                }
-            };
-            match (answer.text("Status"), answer.text("StatusReason")) {
-                ("CREATE_COMPLETE", _) => return Ok(ChangeSet::Changes(changes)),
-                ("FAILED", reason) if is_no_change(reason) => return Ok(ChangeSet::NoChange),
-                ("CREATE_PENDING" | "CREATE_IN_PROGRESS", _) => tokio::time::sleep(LOOK_AGAIN).await,
-                (status, "") => return Ok(ChangeSet::Impossible(status.to_owned())),
-                (_, reason) => return Ok(ChangeSet::Impossible(reason.to_owned())),
+            let mut parameters = vec![("StackName", stack), ("ChangeSetName", name)];
+            parameters.extend(next.as_deref().map(|token| ("NextToken", token)));
+            let answer = self.call("DescribeChangeSet", &parameters).await?;
+            changes.extend(answer.list("Changes").map(|item| change(item.child("ResourceChange"))));
+            next = answer.filled("NextToken");
+            if next.is_none() {
+                return Ok((answer, changes));
             }
         }
     }

@@ -11,10 +11,12 @@ mod resources;
 mod roles;
 mod runner_secret;
 mod stacks;
+mod stop_tasks;
 
 pub use deployment::{
     Architecture, CacheBucket, Deployment, Environment, JobRole, ManagerMode, ManagerService, Place, RunnerToken,
 };
+pub use manager_template::MANAGER_CONTAINER;
 pub use names::{ManagerOf, arn, partition, token_variable};
 pub use policy::{Condition, Purpose, Role, Statement, document};
 pub use roles::{ManagerWork, manager_statements, manager_work, roles};
@@ -23,3 +25,4 @@ pub use stacks::{
     ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind,
     TASK_SECURITY_GROUP, stacks,
 };
+pub use stop_tasks::stop_tasks;

@@ -3,6 +3,7 @@
 mod completion;
 mod container;
 mod custom;
+mod deploy;
 mod deploy_init;
 mod doctor;
 mod embedded;
@@ -26,6 +27,8 @@ use clap::{Parser, Subcommand};
 const FAILED: u8 = 1;
 /// The command could not start: wrong arguments, a configuration with mistakes, a port that is taken.
 const UNUSABLE: u8 = 2;
+/// What a shell reports for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 /// Serverless GitLab CI on AWS: every job runs in its own Fargate task, in the environment that its tags name.
 #[derive(Debug, Parser)]
@@ -47,6 +50,8 @@ enum Command {
     Unregister(unregister::Arguments),
     List(list::Arguments),
     ResetToken(reset_token::Arguments),
+    #[command(subcommand)]
+    Deploy(deploy::Command),
     Doctor(doctor::Arguments),
     #[command(subcommand)]
     Embedded(embedded::Command),
@@ -80,6 +85,7 @@ pub fn main() -> ExitCode {
             Command::Unregister(arguments) => unregister::run(arguments).await,
             Command::List(arguments) => list::run(&arguments),
             Command::ResetToken(arguments) => reset_token::run(arguments).await,
+            Command::Deploy(command) => deploy::run(command).await,
             Command::Doctor(arguments) => doctor::run(arguments).await,
             Command::Embedded(command) => embedded::run(command).await,
             Command::Completion(arguments) => completion::run(&arguments),

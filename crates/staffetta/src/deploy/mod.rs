@@ -1,7 +1,19 @@
 //! `staffetta deploy`: environments from a file, made by CloudFormation.
 
+pub mod apply;
+mod cause;
 pub mod config_toml;
+mod decide;
+pub mod destroy;
 pub mod file;
+mod follow;
 pub mod init;
+pub mod operate;
+pub mod places;
+pub mod plan;
+pub mod preflight;
+pub mod progress;
+pub mod ready;
 mod regions;
+pub mod review;
 pub mod tokens;

@@ -1,0 +1,433 @@
+//! `staffetta deploy`: the AWS side of environments.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use aws::stack::cloudformation::CloudFormation;
+use aws::stack::{Deployment, Environment, ManagerMode, Stack, StackKind, TASK_SECURITY_GROUP, roles, stacks};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{FAILED, UNUSABLE, deploy_init, logging};
+use crate::deploy::apply::{Work, apply, tell_states};
+use crate::deploy::config_toml::config_toml;
+use crate::deploy::destroy::{destroy, left, running_jobs};
+use crate::deploy::operate::{Failure, token};
+use crate::deploy::places::Places;
+use crate::deploy::preflight::{self, NotFit};
+use crate::deploy::progress::{Progress, Told};
+use crate::deploy::{file, plan, review};
+use crate::registration::ask;
+
+/// Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Environments from a file, made by CloudFormation
+#[derive(Debug, Subcommand)]
+#[command(after_help = "From an account to green jobs:
+  staffetta deploy init
+  staffetta deploy plan
+  staffetta deploy apply
+  staffetta doctor")]
+pub enum Command {
+    Init(Box<deploy_init::Arguments>),
+    Plan(PlanArguments),
+    Apply(ApplyArguments),
+    Destroy(DestroyArguments),
+    Template(TemplateArguments),
+    Policy(PolicyArguments),
+    Config(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// The deployment file
+    #[arg(short, long, env = "STAFFETTA_FILE", value_name = "FILE", default_value = file::FILE)]
+    file: PathBuf,
+    /// Only this environment; may be given several times
+    #[arg(short, long = "environment", value_name = "NAME")]
+    environments: Vec<String>,
+}
+
+/// Show what apply would change, and what it costs
+#[derive(Debug, Args)]
+#[command(after_help = "Nothing is changed: the change sets that CloudFormation makes for it are deleted again.
+
+--json prints one object: `stacks`, each with `stack`, `status`, `action` (create, update, no_change, blocked), `changes`, `notes`
+and `missing`.
+
+Exit codes: 0 shown, 1 the file does not fit the account, 2 it cannot be looked at, 130 Ctrl-C.
+
+Example:
+  staffetta deploy plan --environment dev")]
+pub struct PlanArguments {
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Make or change what the file asks for
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Stack by stack, each event as it comes. What fails is taken back by CloudFormation; the first cause and the
+state of every stack are told. Run it again after Ctrl-C or a failure: it takes up what is there. A manager starts when its image
+and its runner tokens are there: what is missing is told with the commands that bring it.
+
+--json prints one object for each event.
+
+Exit codes: 0 all is as the file says, 1 it is not, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
+
+Example:
+  staffetta deploy apply"
+)]
+pub struct ApplyArguments {
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object for each event instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Delete what apply made
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Managers go first, so that no new job starts. Caches and images go too. What is left is told; a later apply
+makes all anew. It asks for the name of the deployment.
+
+--json prints one object for each event.
+
+Exit codes: 0 deleted, 1 refused or not all deleted, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
+
+Example:
+  staffetta deploy destroy --environment dev"
+)]
+pub struct DestroyArguments {
+    #[command(flatten)]
+    which: Which,
+    /// Ask nothing
+    #[arg(short, long)]
+    yes: bool,
+    /// End the jobs that run
+    #[arg(long)]
+    even_with_running_jobs: bool,
+    /// Print one JSON object for each event instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Print what would be applied: CloudFormation templates
+#[derive(Debug, Args)]
+#[command(
+    after_help = "One stack: its template. Several: one JSON object, in which each has its name. AWS is not asked.
+
+Exit codes: 0 printed, 2 the file cannot be used.
+
+Examples:
+  staffetta deploy template ci-dev | cfn-lint -
+  staffetta deploy template | jq 'keys'"
+)]
+pub struct TemplateArguments {
+    /// Only this stack
+    #[arg(value_name = "STACK")]
+    stack: Option<String>,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Print the policy of each role, and why it needs what it may do
+#[derive(Debug, Args)]
+#[command(after_help = "AWS is not asked.
+
+Exit codes: 0 printed, 2 the file cannot be used.
+
+Example:
+  staffetta deploy policy --environment production")]
+pub struct PolicyArguments {
+    #[command(flatten)]
+    which: Which,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Print the manager's config.toml
+#[derive(Debug, Args)]
+#[command(
+    after_help = "For a manager of your own (`manager = \"own\"`), or to see what the others get. The security groups are those that
+`staffetta deploy apply` made. Tokens are not in it: it names the variables that have them.
+
+Exit codes: 0 printed, 1 an environment is not there, 2 the file cannot be used or AWS cannot be asked.
+
+Example:
+  staffetta deploy config --environment dev > config.toml"
+)]
+pub struct ConfigArguments {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    logging::start_if_asked_for();
+    match command {
+        Command::Init(arguments) => deploy_init::run(*arguments).await,
+        Command::Plan(arguments) => run_plan(arguments).await,
+        Command::Apply(arguments) => run_apply(arguments).await,
+        Command::Destroy(arguments) => run_destroy(arguments).await,
+        Command::Template(arguments) => run_template(&arguments),
+        Command::Policy(arguments) => run_policy(&arguments),
+        Command::Config(arguments) => run_config(&arguments).await,
+    }
+}
+
+/// What the file asks for.
+struct Wanted {
+    deployment: Deployment,
+    stacks: Vec<Stack>,
+}
+
+fn load(which: &Which) -> anyhow::Result<Wanted> {
+    let file::Loaded { deployment, warnings, .. } = file::load(&which.file)?;
+    for warning in warnings {
+        eprintln!("{warning}");
+    }
+    let known: Vec<_> = deployment.environments.iter().map(|environment| environment.name.as_str()).collect();
+    if let Some(unknown) = which.environments.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(anyhow!("there is no environment {unknown:?}; the file has {}", known.join(", ")));
+    }
+    let stacks = stacks(&deployment, &|environments, group| config_toml(&deployment, environments, group));
+    Ok(Wanted { deployment, stacks })
+}
+
+impl Wanted {
+    /// The stacks of these environments; of all without any. What all environments share is among them only if `shared`.
+    fn chosen(&self, environments: &[String], shared: bool) -> Vec<Stack> {
+        let is_chosen = |stack: &&Stack| match &stack.kind {
+            _ if environments.is_empty() => true,
+            StackKind::Environment(name) | StackKind::Manager(Some(name)) => environments.contains(name),
+            StackKind::ManagerAccess => shared,
+            StackKind::Manager(None) => false,
+        };
+        self.stacks.iter().filter(is_chosen).cloned().collect()
+    }
+}
+
+/// What a command does in AWS, once the file and the account are known to fit.
+async fn fits(
+    wanted: &Wanted,
+    chosen: &[Stack],
+    places: &Places,
+    which: &Which,
+    network: bool,
+) -> Result<(), ExitCode> {
+    let checked = preflight::check(&wanted.deployment, chosen, places, &which.file, network).await;
+    checked.map_err(|error| {
+        eprintln!("staffetta: nothing was begun.\n{error}");
+        ExitCode::from(if matches!(error, NotFit::Unseen(_)) { UNUSABLE } else { FAILED })
+    })
+}
+
+async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
+    let PlanArguments { which, json } = arguments;
+    let wanted = load(&which)?;
+    let chosen = wanted.chosen(&which.environments, true);
+    let places = Places::of(&wanted.stacks).await?;
+    let Wanted { deployment, stacks: all } = &wanted;
+    if let Err(code) = fits(&wanted, &chosen, &places, &which, true).await {
+        return Ok(code);
+    }
+    let work = Work { deployment, all, chosen: &chosen, places: &places };
+    let name = token();
+    let planned = tokio::select! {
+        planned = plan::plan(&work, &name) => planned,
+        _ = tokio::signal::ctrl_c() => {
+            plan::clean_up(&work, &name).await;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    let plans = match planned {
+        Ok(plans) => plans,
+        Err(failure) => {
+            plan::clean_up(&work, &name).await;
+            return Err(unplanned(&failure));
+        }
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&json!({"stacks": plans}))?);
+    } else {
+        print!("{}", plan::text(&plans));
+        println!("{}", plan::summary(&plans));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unplanned(failure: &Failure) -> anyhow::Error {
+    let advice = failure.advice.as_ref().map(|advice| format!("\n{advice}")).unwrap_or_default();
+    anyhow!("{}: {}{advice}", failure.stack, failure.error)
+}
+
+async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
+    let ApplyArguments { which, json } = arguments;
+    let wanted = load(&which)?;
+    let chosen = wanted.chosen(&which.environments, true);
+    let places = Places::of(&wanted.stacks).await?;
+    if let Err(code) = fits(&wanted, &chosen, &places, &which, true).await {
+        return Ok(code);
+    }
+    let Wanted { deployment, stacks: all } = &wanted;
+    let work = Work { deployment, all, chosen: &chosen, places: &places };
+    let mut progress = Progress::new(json);
+    let applied = tokio::select! {
+        applied = apply(&work, &mut progress) => applied,
+        _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "apply")),
+    };
+    match applied {
+        Ok(applied) => {
+            progress.tell(&Told::End { changed: applied.changed, missing: &applied.missing });
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            failed(&failure, &work, &mut progress).await;
+            progress.note("Correct what is said above and run `staffetta deploy apply` again: it goes on from here.");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}
+
+async fn failed(failure: &Failure, work: &Work<'_>, progress: &mut Progress) {
+    progress.tell(&failure.told());
+    progress.note("What there is now:");
+    tell_states(work.all, work.places, progress).await;
+}
+
+/// CloudFormation does not stop when nobody looks.
+fn interrupted(progress: &Progress, command: &str) -> ExitCode {
+    match progress.working() {
+        Some((stack, region)) => eprintln!(
+            "Interrupted. CloudFormation goes on with {stack}: `aws cloudformation describe-stack-events --stack-name {stack} --region \
+             {region}` shows how. `staffetta deploy {command}` takes it up again."
+        ),
+        None => eprintln!("Interrupted. `staffetta deploy {command}` goes on from here."),
+    }
+    ExitCode::from(INTERRUPTED)
+}
+
+async fn run_destroy(arguments: DestroyArguments) -> anyhow::Result<ExitCode> {
+    let DestroyArguments { which, yes, even_with_running_jobs, json } = arguments;
+    let wanted = load(&which)?;
+    let chosen = wanted.chosen(&which.environments, false);
+    let places = Places::of(&wanted.stacks).await?;
+    if let Err(code) = fits(&wanted, &chosen, &places, &which, false).await {
+        return Ok(code);
+    }
+    let Wanted { deployment, stacks: all } = &wanted;
+    let work = Work { deployment, all, chosen: &chosen, places: &places };
+    let jobs = running_jobs(&work).await.map_err(|failure| unplanned(&failure))?;
+    if !jobs.is_empty() && !even_with_running_jobs {
+        eprintln!("staffetta: jobs run, and nothing was deleted:\n  {}", jobs.join("\n  "));
+        eprintln!("Wait for their end (pause the runners in GitLab), or end them with --even-with-running-jobs.");
+        return Ok(ExitCode::from(FAILED));
+    }
+    if !yes && !is_meant(deployment, &chosen).await? {
+        eprintln!("Nothing was deleted.");
+        return Ok(ExitCode::from(FAILED));
+    }
+    let mut progress = Progress::new(json);
+    let destroyed = tokio::select! {
+        destroyed = destroy(&work, even_with_running_jobs, &mut progress) => destroyed,
+        _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "destroy")),
+    };
+    match destroyed {
+        Ok(()) => {
+            progress.tell(&Told::Left { what: &left(&work) });
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            failed(&failure, &work, &mut progress).await;
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}
+
+async fn is_meant(deployment: &Deployment, chosen: &[Stack]) -> anyhow::Result<bool> {
+    if !ask::is_possible() {
+        return Err(anyhow!("there is no terminal to ask on: --yes deletes without asking"));
+    }
+    eprintln!("These stacks are deleted, with their caches and images:");
+    for Stack { name, place, .. } in chosen {
+        eprintln!("  {name} ({}, {})", place.account, place.region);
+    }
+    let question = format!("Type the name of the deployment ({}) to delete them", deployment.name);
+    Ok(ask::optional(&question).await? == deployment.name)
+}
+
+fn run_template(arguments: &TemplateArguments) -> anyhow::Result<ExitCode> {
+    let wanted = load(&arguments.which)?;
+    let chosen = wanted.chosen(&arguments.which.environments, true);
+    let template = match &arguments.stack {
+        Some(name) => {
+            let names: Vec<_> = chosen.iter().map(|stack| stack.name.as_str()).collect();
+            let stack = chosen.iter().find(|stack| stack.name == *name);
+            &stack.with_context(|| format!("there is no stack {name:?}; the file has {}", names.join(", ")))?.template
+        }
+        None => &json!(chosen.iter().map(|stack| (&stack.name, &stack.template)).collect::<BTreeMap<_, _>>()),
+    };
+    print(&serde_json::to_string_pretty(template)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_policy(arguments: &PolicyArguments) -> anyhow::Result<ExitCode> {
+    let PolicyArguments { which, json } = arguments;
+    let wanted = load(which)?;
+    let is_chosen = |name: &Option<String>| {
+        which.environments.is_empty() || name.as_ref().is_some_and(|name| which.environments.contains(name))
+    };
+    let roles: Vec<_> = roles(&wanted.deployment).into_iter().filter(|role| is_chosen(&role.environment)).collect();
+    match json {
+        true => {
+            let roles: Vec<_> = roles.iter().map(review::json).collect();
+            print(&serde_json::to_string_pretty(&json!({"roles": roles}))?);
+        }
+        false => {
+            let roles: Vec<_> = roles.iter().map(review::text).collect();
+            print(roles.join("\n").trim_end());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_config(arguments: &ConfigArguments) -> anyhow::Result<ExitCode> {
+    let which = &arguments.which;
+    let wanted = load(which)?;
+    let Wanted { deployment, stacks } = &wanted;
+    let is_chosen =
+        |environment: &&Environment| which.environments.is_empty() || which.environments.contains(&environment.name);
+    let environments: Vec<_> = deployment.environments.iter().filter(is_chosen).collect();
+    if matches!(deployment.manager, ManagerMode::Each) && environments.len() > 1 {
+        return Err(anyhow!("each environment has a manager with a config.toml of its own: name one by --environment"));
+    }
+    let places = Places::of(stacks).await?;
+    let mut groups = BTreeMap::new();
+    for environment in &environments {
+        let name = deployment.environment_name(environment);
+        let record = CloudFormation::new(places.session(&environment.place)).describe(&name).await;
+        let record = record.with_context(|| format!("the stack {name} cannot be looked at"))?;
+        let Some(group) = record.and_then(|record| record.outputs.get(TASK_SECURITY_GROUP).cloned()) else {
+            eprintln!("staffetta: {name} is not there: `staffetta deploy apply` makes it.");
+            return Ok(ExitCode::from(FAILED));
+        };
+        groups.insert(&environment.name, group);
+    }
+    let group = |environment: &Environment| groups.get(&environment.name).cloned().unwrap_or_default();
+    print(config_toml(deployment, &environments, &group).trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever reads it may have read enough (`| head`).
+fn print(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
