@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aws::fargate::{Explanation, Phase, Task, explain, phases};
 use job::outcome::SystemFailure;
-use ssh::client::{ConnectError, Connection, Target};
+use ssh::client::{ConnectError, Connection, Output, Target};
 use tokio::net::TcpStream;
 use tokio::sync::watch::Receiver;
 
@@ -89,13 +89,29 @@ async fn until_ending(mut task: Receiver<Task>, mut say: impl FnMut(&Phase)) -> 
     }
 }
 
+/// Whether commands run over the connection. A login shell such as `nologin` lets us in and ends every command with 1, as if
+/// each script had failed.
+pub async fn has_shell(connection: &Connection, user: &str) -> Result<(), String> {
+    match connection.exec("exit 42", "").await {
+        Ok(Output { status: Some(42), .. }) => Ok(()),
+        Ok(Output { stdout, stderr, .. }) => {
+            let said = [stdout, stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            Err(format!("the user {user} of the task's image cannot run commands: {}", said.trim()))
+        }
+        Err(error) => Err(format!("the task lets us in, and then runs no commands: {error}")),
+    }
+}
+
+/// For a task that runs and is not reached.
+pub const NOT_REACHED: &str = "Check that the task's security group lets the manager in on the SSH port, and that the image starts sshd or the \
+                               agent.";
+
 fn too_slow(patience: Duration) -> Explanation {
     Explanation {
         sentence: format!("The task did not become reachable within {} minutes.", patience.as_secs().div_ceil(60)),
         said: String::new(),
-        fix: Some(
-            "Check that the task's security group lets the manager in on the SSH port, and that the image starts sshd or the agent.",
-        ),
+        fix: Some(NOT_REACHED),
         retry: false,
         failure: SystemFailure::Runner,
     }

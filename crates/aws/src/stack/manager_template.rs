@@ -10,6 +10,9 @@ use super::resources::{
 use super::roles::{manager_execution_role, shared_manager_role};
 use super::stacks::{ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, logical_name, task_group_parameter};
 
+/// The container of the manager's task definition.
+pub const MANAGER_CONTAINER: &str = "manager";
+
 /// Where the manager writes, and nowhere else.
 const STATE: &str = "/etc/gitlab-runner";
 
@@ -131,7 +134,7 @@ fn task_definition(
         "TaskRoleArn": deployment.manager_task_role_arn(manager),
         "Volumes": [{"Name": "state"}],
         "ContainerDefinitions": [{
-            "Name": "manager",
+            "Name": MANAGER_CONTAINER,
             "Image": deployment.manager_image(manager),
             "Essential": true,
             "ReadonlyRootFilesystem": true,

@@ -9,12 +9,14 @@ use anyhow::anyhow;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use job::secret::SecretString;
-use tokio::task::JoinSet;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::register::variable;
-use super::{FAILED, UNUSABLE, logging};
+use super::{FAILED, INTERRUPTED, UNUSABLE, logging};
 use crate::deploy::file;
-use crate::doctor::{self, Finding, Verdict, Written, report};
+use crate::doctor::{self, Finding, Verdict, Wishes, Written, report};
 
 /// Find what stops jobs before they run, and say how to fix it
 #[derive(Debug, Args)]
@@ -27,7 +29,7 @@ docs/troubleshooting.md has a section for each check.
 warning, unknown, bad), `evidence`, `breaks` and `fix`.
 
 Exit codes, by the worst finding: 0 nothing stops jobs (✔ - !), 1 something does (✘), 2 something could not be looked at (?), or
-the file cannot be used.
+the file cannot be used; 130 Ctrl-C (the task of --run is stopped).
 
 Example:
   staffetta doctor --environment dev")]
@@ -41,6 +43,9 @@ pub struct Arguments {
     /// Only this environment: the name of its runner; may be given several times
     #[arg(short, long = "environment", value_name = "NAME")]
     environments: Vec<String>,
+    /// Let a real task go through the whole journey of a job, and stop it in the end: it costs what a minute of a job costs
+    #[arg(long)]
+    run: bool,
     /// Print one JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -48,48 +53,61 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     logging::start_if_asked_for();
-    let Arguments { file, config, environments, json } = arguments;
+    let Arguments { file, config, environments, run, json } = arguments;
     let written = selected(written(file, config)?, &environments)?;
     let names: Vec<String> = written.iter().map(|written| written.name().to_owned()).collect();
     let personal = variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from);
+    let wishes = Wishes { personal, trial_run: run, stop: CancellationToken::new() };
     let mut looking = JoinSet::new();
     for (index, written) in written.into_iter().enumerate() {
-        let personal = personal.clone();
-        looking.spawn(async move { (index, doctor::examine(written, personal.as_ref()).await) });
+        let wishes = wishes.clone();
+        looking.spawn(async move { (index, doctor::examine(written, &wishes).await) });
     }
+    let signals = stop_at_signal(wishes.stop.clone())?;
     let progress = progress(&names);
     let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut done: Vec<Option<Vec<Finding>>> = names.iter().map(|_| None).collect();
-    let mut findings = Vec::new();
+    let mut blocks: Vec<Option<Vec<Finding>>> = names.iter().map(|_| None).collect();
+    let mut shown = 0;
     while let Some(looked) = looking.join_next().await {
         let (index, found) = looked?;
-        done[index] = Some(found);
+        blocks[index] = Some(found);
         // In the order of the file, whoever answered first.
-        for (name, block) in names.iter().zip(&mut done) {
-            match block.take() {
-                _ if findings.iter().any(|finding: &Finding| finding.environment.as_ref() == Some(name)) => {}
-                Some(block) => {
-                    if !json {
-                        progress.suspend(|| println!("{}", report::block(name, &block, colours)));
-                    }
-                    findings.extend(block);
-                }
-                None => break,
+        while let Some(Some(block)) = blocks.get(shown) {
+            if !json && !block.is_empty() {
+                progress.suspend(|| println!("{}", report::block(&names[shown], block, colours)));
             }
+            shown += 1;
         }
     }
     progress.finish_and_clear();
+    signals.abort();
+    let findings: Vec<Finding> = blocks.into_iter().flatten().flatten().collect();
     let verdict = report::worst(&findings);
     if json {
         println!("{}", serde_json::to_string_pretty(&report::Report { verdict, findings: &findings })?);
     } else {
         println!("{}", report::summary(&findings));
     }
+    if wishes.stop.is_cancelled() {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     Ok(match verdict {
         Verdict::Good | Verdict::Skipped | Verdict::Warning => ExitCode::SUCCESS,
         Verdict::Bad => ExitCode::from(FAILED),
         Verdict::Unknown => ExitCode::from(UNUSABLE),
     })
+}
+
+/// A trial's task must not be left when somebody is tired of waiting.
+fn stop_at_signal(stop: CancellationToken) -> io::Result<JoinHandle<()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stop.cancel();
+    }))
 }
 
 /// What is named counts, then what lies here, then what `staffetta run` would take.

@@ -9,11 +9,9 @@ use clap::Args;
 use embedded::fargate::Delays;
 use embedded::gitlab::Status;
 
+use super::INTERRUPTED;
 use crate::local::render::{Display, Look, Mode, Screen};
 use crate::local::{pipeline, summary};
-
-/// What a shell reports for a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
 
 /// Run a pipeline here, through the real manager, SSH and agent, without GitLab or AWS
 #[derive(Debug, Args)]

@@ -11,14 +11,11 @@ use job::secret::{ExposeSecret, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use toml_edit::{Array, Value};
 
-use super::FAILED;
+use super::{FAILED, INTERRUPTED};
 use crate::config;
 use crate::registration::ask;
 use crate::registration::new_entry::{Setting, Template};
 use crate::registration::register::{Access, Done, Failure, Order, is_authentication_token, register};
-
-/// Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
 
 /// Register a runner in GitLab and write its [[runners]] entry
 #[derive(Debug, Args)]

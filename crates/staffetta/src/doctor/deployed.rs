@@ -10,7 +10,8 @@ use aws::stack::{
 use aws::{CallError, Session, inspect};
 use job::secret::{ExposeSecret, SecretString};
 
-use super::{Finding, Manager, Subject};
+use super::Finding;
+use super::subject::{Manager, ManagerPlace, Subject};
 use crate::config::{self, Runner};
 use crate::deploy::config_toml::config_toml;
 
@@ -20,10 +21,15 @@ const IDENTITY: &str = "aws-identity";
 /// The manager's file for the environment, with the ids that AWS gave; or why it cannot be examined.
 pub async fn subject(deployment: &Deployment, environment: &Environment, file: &Path) -> Result<Subject, Finding> {
     let place = &environment.place;
-    // The token lies where the manager runs; so does what a shared manager has.
-    let (home, shared) = match &deployment.manager {
-        ManagerMode::Shared(home) => (home, Some(deployment.manager_name(ManagerOf::All(home)))),
-        ManagerMode::Each | ManagerMode::Own { .. } => (place, None),
+    // The token lies where the manager runs; so does the group of a shared manager.
+    let (home, service) = match &deployment.manager {
+        ManagerMode::Each => (place, Some(ManagerOf::One(environment))),
+        ManagerMode::Shared(home) => (home, Some(ManagerOf::All(home))),
+        ManagerMode::Own { .. } => (place, None),
+    };
+    let shared = match service {
+        Some(manager @ ManagerOf::All(_)) => Some(format!("{}-access", deployment.manager_name(manager))),
+        _ => None,
     };
     let (session, at_home) = tokio::try_join!(open(place), open(home))?;
     let of_manager = async {
@@ -43,7 +49,15 @@ pub async fn subject(deployment: &Deployment, environment: &Environment, file: &
         let fix = "Run `staffetta deploy apply` with this version of Staffetta.";
         Finding::bad(STACK, format!("the stack {name} gives no usable config.toml: {reason}"), "No job runs.", fix)
     })?;
-    let is_ours = !matches!(deployment.manager, ManagerMode::Own { .. });
+    let manager_group = output(of_manager.as_ref().unwrap_or(&own), MANAGER_SECURITY_GROUP);
+    let manager_place = service.map(|manager| ManagerPlace {
+        name: deployment.manager_name(manager),
+        log_group: deployment.manager_log_group(manager),
+        region: home.region.clone(),
+        subnets: home.subnets.clone(),
+        security_group: manager_group.clone().unwrap_or_default(),
+        assign_public_ip: home.assign_public_ip,
+    });
     Ok(Subject {
         name: environment.name.clone(),
         runner,
@@ -55,9 +69,10 @@ pub async fn subject(deployment: &Deployment, environment: &Environment, file: &
         manager: Manager {
             role: Some(deployment.manager_role_arn(environment)),
             work: Some(manager_work(deployment, environment)),
-            security_groups: output(of_manager.as_ref().unwrap_or(&own), MANAGER_SECURITY_GROUP).into_iter().collect(),
-            subnets: if is_ours { home.subnets.clone() } else { Vec::new() },
+            security_groups: manager_group.into_iter().collect(),
+            subnets: manager_place.as_ref().map(|place| place.subnets.clone()).unwrap_or_default(),
             cidr: environment.manager_cidr.clone(),
+            place: manager_place,
         },
         as_role: place.deploy_role.clone(),
     })

@@ -1,7 +1,7 @@
 //! `staffetta doctor`: finds what stops jobs before they run.
 //!
 //! A check looks by `aws::inspect`, which answers plain data, and a pure function judges what was seen. To add one: its id in
-//! [`CHECKS`], a function `check(&Subject, &Session) -> Vec<Finding>` in a file of this folder, its line in [`examine`], and
+//! [`CHECKS`], a function `check(&Subject, &Session) -> Vec<Finding>` in a file of this folder, its line in [`examine_aws`], and
 //! its section in docs/troubleshooting.md. A check that finds nothing wrong says so with one good finding for each id.
 
 mod cluster;
@@ -17,12 +17,14 @@ pub mod report;
 mod roles;
 mod subject;
 mod task_definition;
+mod trial_run;
 
 use std::time::Duration;
 
 use aws::{Session, inspect};
 use job::secret::SecretString;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 pub use finding::{Finding, Verdict};
 pub use subject::{Manager, Subject, Written, of_config, of_deployment};
@@ -50,19 +52,39 @@ pub const CHECKS: &[&str] = &[
     "task-architecture",
     "task-log",
     "vcpu-quota",
+    "trial-run",
 ];
 
 /// A network that swallows everything must not hold up the others.
 const LONGEST: Duration = Duration::from_secs(90);
 
-/// All findings about one environment, in the order of [`CHECKS`]. `personal` is a personal access token of GitLab, which
-/// shows what only a runner's owner may see.
-pub async fn examine(written: Written, personal: Option<&SecretString>) -> Vec<Finding> {
+/// What whoever runs doctor brings along and wants.
+#[derive(Clone, Default)]
+pub struct Wishes {
+    /// A personal access token of GitLab, which shows what only a runner's owner may see.
+    pub personal: Option<SecretString>,
+    /// A real task is to go through the whole journey of a job.
+    pub trial_run: bool,
+    /// Once it is cancelled nothing more is looked at, and the task is stopped.
+    pub stop: CancellationToken,
+}
+
+/// All findings about one environment, in the order of [`CHECKS`].
+pub async fn examine(written: Written, wishes: &Wishes) -> Vec<Finding> {
     let name = written.name().to_owned();
-    let mut findings = match written.subject().await {
-        Ok(subject) => examine_subject(&subject, personal).await,
-        Err(finding) => vec![finding],
+    let look = async {
+        match written.subject().await {
+            Ok(subject) => (examine_subject(&subject, wishes.personal.as_ref()).await, Some(subject)),
+            Err(finding) => (vec![finding], None),
+        }
     };
+    let (mut findings, subject) = tokio::select! {
+        looked = look => looked,
+        () = wishes.stop.cancelled() => return Vec::new(),
+    };
+    if let Some(subject) = subject.filter(|_| wishes.trial_run) {
+        findings.extend(trial_run::check(&subject, &wishes.stop).await);
+    }
     for finding in &mut findings {
         finding.environment = Some(name.clone());
     }

@@ -30,7 +30,7 @@ pub struct Subject {
     /// 12 digits.
     pub account: Option<String>,
     pub manager: Manager,
-    /// As whom doctor looks; none is whoever runs it.
+    /// As whom doctor looks and `--run` starts a task; none is whoever runs it.
     pub as_role: Option<AssumedRole>,
 }
 
@@ -46,6 +46,20 @@ pub struct Manager {
     pub subnets: Vec<String>,
     /// Where a manager of another VPC comes from.
     pub cidr: Option<String>,
+    /// Its ECS service, where the deployment has one.
+    pub place: Option<ManagerPlace>,
+}
+
+/// How a task in the place of the manager is started.
+#[derive(Debug, Clone)]
+pub struct ManagerPlace {
+    /// Of its cluster and of its task definition.
+    pub name: String,
+    pub log_group: String,
+    pub region: String,
+    pub subnets: Vec<String>,
+    pub security_group: String,
+    pub assign_public_ip: bool,
 }
 
 /// An environment that somebody wrote down, before anything is asked.
@@ -92,7 +106,12 @@ pub fn of_config(file: &Path) -> Result<Vec<Written>, Mistakes> {
             stand_in
         }))
     };
-    let config = config::load_as(file, &config::read::read_text(file)?, &environment)?.config;
+    // A task of the manager's image that is doctor's own has no such file: `staffetta container` did not run there.
+    let text = match env::var("CONFIG_TOML") {
+        Ok(text) if !file.exists() => text,
+        _ => config::read::read_text(file)?,
+    };
+    let config = config::load_as(file, &text, &environment)?.config;
     let unset = unset.into_inner();
     let concurrent = config.concurrent;
     let written = |runner: Runner| {
@@ -108,7 +127,8 @@ pub fn of_config(file: &Path) -> Result<Vec<Written>, Mistakes> {
             architecture: None,
             account: None,
             manager: Manager { role: runner.fargate.role_arn.clone(), ..Manager::default() },
-            as_role: None,
+            // As the manager: its tasks may be in another account.
+            as_role: runner.fargate.runner_role("staffetta-doctor"),
             runner,
         };
         Written::Runner(Box::new(subject))

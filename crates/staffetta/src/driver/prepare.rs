@@ -9,12 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ::job::task;
 use aws::fargate::{Fargate, Launch, LaunchError, Phase, Task};
-use ssh::client::Output;
 use ssh::keys::{Nonce, TaskKey};
 
 use super::metadata::{Kept, Metadata, Store};
 use super::{Call, Failure, StopSignal, cleanup, say, seconds, warn};
-use crate::reach::{Reached, reach};
+use crate::reach::{Reached, has_shell, reach};
 
 /// Beyond the job's time-out: what GitLab's runner may still want of the task.
 const GRACE: Duration = Duration::from_secs(60 * 60);
@@ -135,18 +134,9 @@ async fn enter(
             "the task's image starts staffetta-agent, which takes whole jobs of `staffetta run`; scripts need OpenSSH";
         return Err(Failure::System(reason.to_owned()));
     }
-    // A login shell such as `nologin` lets us in and ends every command with 1, as if each script had failed.
-    let greeted = connection.exec("exit 42", "").await;
+    let shell = has_shell(&connection, &call.settings.fargate.ssh_user).await;
     connection.close().await;
-    match greeted {
-        Ok(Output { status: Some(42), .. }) => Ok(()),
-        Ok(Output { stdout, stderr, .. }) => Err(Failure::System(format!(
-            "the user {} of the task's image cannot run commands: {}",
-            call.settings.fargate.ssh_user,
-            String::from_utf8_lossy(&[stdout, stderr].concat()).trim()
-        ))),
-        Err(error) => Err(Failure::System(format!("the task lets us in, and then runs no commands: {error}"))),
-    }
+    shell.map_err(Failure::System)
 }
 
 /// GitLab's runner calls `cleanup` too; should that be killed as well, the task is not left.
