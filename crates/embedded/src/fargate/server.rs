@@ -27,6 +27,7 @@ use super::lifecycle::Order;
 use super::listener::{CuttableListener, Scissors};
 use super::record::{Record, Signer};
 use super::state::{Cluster, State, TaskView, task_id};
+use super::sts_api::RoleSession;
 use super::world::World;
 use super::{Config, ecs_api, sts_api};
 
@@ -160,6 +161,11 @@ impl Server {
     /// How often each API was called, refused calls included.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.world.look(|state| state.calls.clone())
+    }
+
+    /// The role that STS gave these keys for, also when their time is over.
+    pub fn role_session(&self, access_key: &str) -> Option<RoleSession> {
+        self.world.look(|state| state.sessions.get(access_key).map(|taken| taken.session.clone()))
     }
 
     /// Waits until `predicate` holds for the tasks, and gives them; `None` if it does not happen in time.

@@ -230,18 +230,18 @@ async fn outlive_the_keys(front: &StoreFront, lives: Duration) {
     .await;
 }
 
-const SHORT: Duration = Duration::from_secs(12);
+pub const SHORT: Duration = Duration::from_secs(12);
 
 /// Where a job waits until the test lets it go on. A task shares this machine's network, but not its files.
-struct Gate(TcpListener);
+pub struct Gate(TcpListener);
 
 impl Gate {
-    async fn shut() -> Self {
+    pub async fn shut() -> Self {
         Self(TcpListener::bind("127.0.0.1:0").await.expect("a port"))
     }
 
     /// Saves its cache when the gate is opened.
-    fn pipeline(&self) -> String {
+    pub fn pipeline(&self) -> String {
         let port = self.0.local_addr().expect("an address").port();
         format!(
             "it:
@@ -254,7 +254,7 @@ impl Gate {
         )
     }
 
-    async fn open(&self) {
+    pub async fn open(&self) {
         let (mut job, _) = timeout(PATIENCE, self.0.accept()).await.expect("a waiting job").expect("a connection");
         job.write_all(b"go\n").await.expect("an open connection");
     }

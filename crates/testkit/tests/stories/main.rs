@@ -25,4 +25,5 @@ mod rotation;
 mod scripts;
 mod secrets;
 mod settings;
+mod shared_manager;
 mod tls_proxy;

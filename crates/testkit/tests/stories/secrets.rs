@@ -9,7 +9,7 @@ use testkit::{ManagerProcess, Moto, Setup, World, program};
 const VALUE: &str = "correct-horse-battery";
 
 /// Every job has these secrets from now on.
-fn give(world: &World, secrets: Value) {
+pub fn give(world: &World, secrets: Value) {
     let fault = Fault::Payload([("secrets".to_owned(), secrets)].into_iter().collect());
     world.gitlab.faults().clear();
     world.gitlab.faults().add(Rule::new(Endpoint::JobRequest, fault).times(u32::MAX));
