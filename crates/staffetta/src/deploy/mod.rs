@@ -3,6 +3,7 @@
 pub mod apply;
 mod cause;
 pub mod config_toml;
+pub mod costs;
 mod decide;
 pub mod destroy;
 pub mod file;

@@ -103,8 +103,14 @@ fn capacity_providers(section: &mut Section, region: &str) -> Vec<CapacityProvid
             section.wrong(KEY, &format!("has {} twice", provider.name));
         }
     }
-    if providers.iter().any(|provider| provider.name == "FARGATE_SPOT") && !regions::has_spot(region) {
-        section.wrong(KEY, &format!("asks for FARGATE_SPOT, which {region} does not have: take FARGATE"));
+    let spot = providers.iter().any(|provider| provider.name == "FARGATE_SPOT");
+    if spot && regions::is_known(region) && !regions::sells_spot(region) {
+        let (at, name) = (section.at, section.name_of(KEY));
+        let message = format!(
+            "`{name}` has FARGATE_SPOT, and AWS is not known to sell it in {region}: see that {{ name = \"FARGATE\" }} stands \
+             beside it, if only with weight = 0"
+        );
+        section.report.warning(at, message);
     }
     let rules = FargateConfig { capacity_providers: providers.clone(), ..FargateConfig::default() };
     for mistake in rules.mistakes().iter().filter(|mistake| mistake.key == KEY) {

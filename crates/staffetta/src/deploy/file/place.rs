@@ -31,7 +31,7 @@ fn region(section: &mut Section) -> Option<String> {
     let has_shape = value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && value.split('-').count() >= 3
         && value.ends_with(|last: char| last.is_ascii_digit());
-    let near = keys::nearest(&value, regions::all()).filter(|near| *near != value);
+    let near = keys::nearest(&value, regions::names()).filter(|near| *near != value);
     if !has_shape {
         let advice = near.unwrap_or("eu-west-1");
         section.wrong("region", &format!("must be an AWS region, such as \"{advice}\""));

@@ -319,6 +319,9 @@ fn regions_are_checked_as_far_as_they_are_known() {
     dev_is_warned_of("region = \"eu-wets-1\"", "did you mean eu-west-1?");
     dev_is_warned_of("region = \"xy-west-1\"", "is not among the regions");
     dev_is_refused("region = \"Ireland\"", "must be an AWS region");
+    let spot = "capacity_providers = [{ name = \"FARGATE_SPOT\" }]";
+    assert_eq!(dev(spot).warnings, []);
+    dev_is_warned_of(&format!("region = \"ap-northeast-3\"\n{spot}"), "not known to sell it in ap-northeast-3");
 }
 
 #[test]
