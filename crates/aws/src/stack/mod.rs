@@ -1,11 +1,13 @@
 //! The AWS side of environments: what a deployment file asks for, the CloudFormation stacks that make it, and the policies
 //! of its roles.
 
+mod by_cloudformation;
 pub mod cloudformation;
 mod deployment;
 mod environment_template;
 mod manager_template;
 mod names;
+mod operator;
 mod policy;
 mod resources;
 mod roles;
@@ -18,7 +20,8 @@ pub use deployment::{
 };
 pub use manager_template::MANAGER_CONTAINER;
 pub use names::{ManagerOf, arn, partition, token_variable};
-pub use policy::{Condition, Purpose, Role, Statement, document};
+pub use operator::{Operator, operators};
+pub use policy::{Condition, Purpose, Role, Statement, document, managed_policies};
 pub use roles::{ManagerWork, manager_statements, manager_work, roles};
 pub use runner_secret::{RunnerSecret, runner_secret, store_runner_token};
 pub use stacks::{

@@ -84,3 +84,17 @@ impl Statement {
 pub fn document(statements: &[Statement]) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements.iter().map(Statement::json).collect::<Vec<_>>()})
 }
+
+/// The statements as documents that are short enough for managed policies, of which a role may have ten.
+pub fn managed_policies(statements: &[Statement]) -> Vec<Value> {
+    const LONGEST: usize = 6144;
+    let mut policies = Vec::new();
+    let mut rest = statements;
+    while !rest.is_empty() {
+        let fits = |count: &usize| document(&rest[..*count]).to_string().len() <= LONGEST;
+        let count = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
+        policies.push(document(&rest[..count]));
+        rest = &rest[count..];
+    }
+    policies
+}

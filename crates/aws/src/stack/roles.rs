@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::deployment::{Deployment, Environment, JobRole, ManagerMode, Place, RunnerToken};
 use super::names::{ManagerOf, arn, partition};
 use super::policy::{Condition, Purpose, Role, Statement};
+use crate::inspect::EcrImage;
 
 /// All roles: of each environment, then of the managers' ECS services. Roles that the file brings along are not among them.
 pub fn roles(deployment: &Deployment) -> Vec<Role> {
@@ -216,7 +217,7 @@ pub fn manager_statements(work: &ManagerWork) -> Vec<Statement> {
     statements
 }
 
-const ECS_TASKS: &str = "ecs-tasks.amazonaws.com";
+pub(super) const ECS_TASKS: &str = "ecs-tasks.amazonaws.com";
 
 /// What ECS does before a task runs: it pulls the image and opens the log.
 fn task_preparation(place: &Place, image: &str, log_group: &str) -> Vec<Statement> {
@@ -247,18 +248,15 @@ fn task_preparation(place: &Place, image: &str, log_group: &str) -> Vec<Statemen
     statements
 }
 
-/// The ARN of the repository of an image in ECR: `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG`. None for any other registry.
-fn ecr_repository(image: &str) -> Option<String> {
-    let (host, path) = image.split_once('/')?;
-    let (account, rest) = host.split_once(".dkr.ecr.")?;
-    let region = rest.strip_suffix(".cn").unwrap_or(rest).strip_suffix(".amazonaws.com")?;
-    let name = path.split(['@', ':']).next()?;
-    Some(format!("arn:{}:ecr:{region}:{account}:repository/{name}", partition(region)))
+/// The ARN of the repository of an image in ECR; none for any other registry.
+pub(super) fn ecr_repository(image: &str) -> Option<String> {
+    let EcrImage { account, region, repository, .. } = EcrImage::parse(image)?;
+    Some(format!("arn:{}:ecr:{region}:{account}:repository/{repository}", partition(&region)))
 }
 
 /// What names the secret of a runner's token in a policy. Secrets Manager ends the ARN of a secret with six characters of its
 /// own, which are not known before it is there.
-fn token_secret_arn(deployment: &Deployment, place: &Place, environment: &Environment) -> String {
+pub(super) fn token_secret_arn(deployment: &Deployment, place: &Place, environment: &Environment) -> String {
     let secret = deployment.token_secret(environment);
     match environment.runner_token {
         RunnerToken::Secret(_) => secret,

@@ -2,6 +2,7 @@
 
 mod isolation;
 mod lint;
+mod operators;
 mod options;
 mod policies;
 mod templates;
