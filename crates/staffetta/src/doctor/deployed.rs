@@ -57,6 +57,7 @@ pub async fn subject(deployment: &Deployment, environment: &Environment, file: &
         subnets: home.subnets.clone(),
         security_group: manager_group.clone().unwrap_or_default(),
         assign_public_ip: home.assign_public_ip,
+        as_role: home.deploy_role.clone(),
     });
     Ok(Subject {
         name: environment.name.clone(),

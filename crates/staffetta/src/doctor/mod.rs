@@ -11,6 +11,7 @@ mod gitlab;
 mod identity;
 mod image;
 mod logs;
+mod network;
 mod permissions;
 mod quota;
 pub mod report;
@@ -52,6 +53,15 @@ pub const CHECKS: &[&str] = &[
     "task-architecture",
     "task-log",
     "vcpu-quota",
+    "subnets",
+    "subnet-addresses",
+    "way-out",
+    "vpc-endpoints",
+    "security-groups",
+    "ssh-in",
+    "task-egress",
+    "manager-egress",
+    "manager-path",
     "trial-run",
 ];
 
@@ -125,17 +135,23 @@ async fn examine_aws(subject: &Subject, session: &Session) -> Vec<Finding> {
 async fn examine_task(subject: &Subject, session: &Session) -> Vec<Finding> {
     let fargate = &subject.runner.fargate;
     let seen = inspect::task_definition(session, &fargate.task_definition).await;
-    let definition = match task_definition::usable(&fargate.task_definition, session.region(), &seen) {
-        Ok(definition) => definition,
-        Err(finding) => return [vec![finding], quota::check(subject, session, None).await].concat(),
+    let definition = task_definition::usable(&fargate.task_definition, session.region(), &seen);
+    let known = definition.as_ref().ok().copied();
+    let of_definition = async {
+        let definition = match definition {
+            Ok(definition) => definition,
+            Err(finding) => return vec![finding],
+        };
+        let (roles, images, logs) = tokio::join!(
+            roles::check(fargate, session, definition),
+            image::check(subject, session, definition),
+            logs::check(session, definition),
+        );
+        [task_definition::check(fargate.ssh_port, definition), roles, images, logs].concat()
     };
-    let (roles, images, logs, quota) = tokio::join!(
-        roles::check(fargate, session, definition),
-        image::check(subject, session, definition),
-        logs::check(session, definition),
-        quota::check(subject, session, Some(definition)),
-    );
-    [task_definition::check(fargate.ssh_port, definition), roles, images, logs, quota].concat()
+    let (of_definition, network, quota) =
+        tokio::join!(of_definition, network::check(subject, session, known), quota::check(subject, session, known),);
+    [of_definition, network, quota].concat()
 }
 
 /// Checks that take too long become one finding: `check` is the first of their ids.

@@ -60,6 +60,8 @@ pub struct ManagerPlace {
     pub subnets: Vec<String>,
     pub security_group: String,
     pub assign_public_ip: bool,
+    /// As whom doctor looks there; none is whoever runs it.
+    pub as_role: Option<AssumedRole>,
 }
 
 /// An environment that somebody wrote down, before anything is asked.

@@ -202,7 +202,7 @@ fn unreached(subject: &Subject, told: &str, address: Option<SocketAddr>) -> Find
 impl ManagerPlace {
     /// Commands for the AWS CLI: a task of the manager's own definition runs this doctor, and its log has the result.
     fn trial(&self, runner: &str) -> String {
-        let Self { name, log_group, region, subnets, security_group, assign_public_ip } = self;
+        let Self { name, log_group, region, subnets, security_group, assign_public_ip, .. } = self;
         let subnets = subnets.join(",");
         let public = if *assign_public_ip { "ENABLED" } else { "DISABLED" };
         let command = json!(["doctor", "--run", "--environment", runner]);

@@ -1,0 +1,315 @@
+//! How tasks reach what they need: the registry, the log, secrets, and GitLab.
+
+use aws::inspect::{EcrImage, RouteTable, RouteTarget, SecurityGroup, Subnet, TaskDefinition, VpcEndpoint};
+
+use super::super::Finding;
+use super::security_groups::{Admits, Party, admits};
+
+pub const WAY_OUT: &str = "way-out";
+pub const ENDPOINTS: &str = "vpc-endpoints";
+
+/// What a task needs beside GitLab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    /// As AWS names endpoints: `ecr.api`, `ecr.dkr`, `s3`, `logs`, `secretsmanager`, `ssm` (facts 8).
+    pub services: Vec<&'static str>,
+    /// Images of other registries, and of other regions: no endpoint leads there.
+    pub abroad: Vec<String>,
+}
+
+pub fn needs(definition: &TaskDefinition, region: &str) -> Needs {
+    let containers = &definition.containers;
+    let is_near = |image: &str| EcrImage::parse(image).is_some_and(|image| image.region == region);
+    let secrets = || containers.iter().flat_map(|container| &container.secrets);
+    let is_of_secrets_manager = |secret: &&String| secret.contains(":secretsmanager:");
+    let from_ecr = containers.iter().any(|container| is_near(&container.image));
+    let logs = containers.iter().any(|container| container.log.as_ref().is_some_and(|log| log.name == "awslogs"));
+    let services = [
+        ("ecr.api", from_ecr),
+        ("ecr.dkr", from_ecr),
+        // ECR keeps the layers there.
+        ("s3", from_ecr),
+        ("logs", logs),
+        ("secretsmanager", secrets().any(|secret| is_of_secrets_manager(&secret))),
+        ("ssm", secrets().any(|secret| !is_of_secrets_manager(&secret))),
+    ];
+    Needs {
+        services: services.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name).collect(),
+        abroad: containers.iter().map(|it| it.image.clone()).filter(|image| !is_near(image)).collect(),
+    }
+}
+
+/// How the tasks are to be, and where.
+pub struct Wanted<'a> {
+    pub region: &'a str,
+    pub assign_public_ip: bool,
+    pub gitlab_host: &'a str,
+    /// Ids of the tasks' security groups.
+    pub groups: &'a [String],
+    /// None where the task definition is not known.
+    pub needs: Option<&'a Needs>,
+}
+
+/// Where packets to the internet go.
+#[derive(Debug, PartialEq, Eq)]
+enum Way<'a> {
+    InternetGateway(&'a str),
+    NatGateway(&'a str),
+    /// Somewhere that routes on, or not.
+    Elsewhere(&'a str),
+    /// To something that is gone.
+    BlackHole(&'a str),
+    Nowhere,
+}
+
+fn way(table: &RouteTable) -> Way<'_> {
+    let Some(route) = table.routes.iter().find(|route| route.destination == "0.0.0.0/0") else { return Way::Nowhere };
+    match &route.target {
+        RouteTarget::InternetGateway(id)
+        | RouteTarget::NatGateway(id)
+        | RouteTarget::TransitGateway(id)
+        | RouteTarget::Other(id)
+            if !route.active =>
+        {
+            Way::BlackHole(id)
+        }
+        RouteTarget::InternetGateway(id) => Way::InternetGateway(id),
+        RouteTarget::NatGateway(id) => Way::NatGateway(id),
+        RouteTarget::TransitGateway(id) | RouteTarget::Other(id) => Way::Elsewhere(id),
+        // A peering leads to the other VPC's addresses and no further, a gateway endpoint to its service.
+        RouteTarget::Local | RouteTarget::Peering(_) | RouteTarget::GatewayEndpoint(_) => Way::Nowhere,
+    }
+}
+
+/// The table of a subnet: the one that names it, or the main one of its VPC.
+pub fn table_of<'a>(subnet: &Subnet, tables: &'a [RouteTable]) -> Option<&'a RouteTable> {
+    let own = tables.iter().find(|table| table.subnets.contains(&subnet.id));
+    own.or_else(|| tables.iter().find(|table| table.main && table.vpc == subnet.vpc))
+}
+
+/// The ways of all subnets, and those endpoints on them that let nobody through. `groups` are those of the endpoints.
+pub fn check(
+    wanted: &Wanted,
+    subnets: &[Subnet],
+    tables: &[RouteTable],
+    endpoints: &[VpcEndpoint],
+    groups: &[SecurityGroup],
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut seen: Vec<(&RouteTable, Vec<&str>)> = Vec::new();
+    for subnet in subnets {
+        match table_of(subnet, tables) {
+            Some(table) => match seen.iter_mut().find(|(other, _)| other.id == table.id) {
+                Some((_, ids)) => ids.push(&subnet.id),
+                None => seen.push((table, vec![&subnet.id])),
+            },
+            None => {
+                let evidence = format!("{} has no route table", subnet.id);
+                findings.push(Finding::unknown(WAY_OUT, evidence, "Run doctor again; AWS gives every subnet one."));
+            }
+        }
+    }
+    let mut some_have_none = false;
+    for (table, ids) in seen {
+        let from = format!("{} ({})", ids.join(", "), table.id);
+        let public = wanted.assign_public_ip;
+        let nat = format!(
+            "`aws ec2 create-route --route-table-id {} --destination-cidr-block 0.0.0.0/0 --nat-gateway-id NAT_GATEWAY --region {}`",
+            table.id, wanted.region
+        );
+        let (reason, fix) = match way(table) {
+            Way::InternetGateway(id) if public => {
+                findings.push(Finding::good(WAY_OUT, format!("{from}: by {id}, with public addresses")));
+                continue;
+            }
+            Way::NatGateway(id) => {
+                findings.push(Finding::good(WAY_OUT, format!("{from}: by {id}")));
+                continue;
+            }
+            Way::Elsewhere(id) => {
+                findings.push(Finding::skipped(
+                    WAY_OUT,
+                    format!("{from}: by {id}, behind which doctor does not see"),
+                    "`staffetta doctor --run` sends a task that way.",
+                ));
+                continue;
+            }
+            Way::InternetGateway(id) => (
+                format!("the way to the internet is {id}, and tasks get no public address"),
+                format!(
+                    "Set assign_public_ip = true; or name subnets with a NAT gateway; or make one and lead this table there (replace its route: {})",
+                    nat.replace("create-route", "replace-route")
+                ),
+            ),
+            Way::BlackHole(id) => (
+                format!("0.0.0.0/0 leads to {id}, which is gone"),
+                format!("Lead it to a gateway that is there: {}", nat.replace("create-route", "replace-route")),
+            ),
+            Way::Nowhere if public => (
+                "no route to the internet, so a public address is of no use".to_owned(),
+                format!(
+                    "Name subnets whose table leads 0.0.0.0/0 to an internet gateway; or lead this one to a NAT gateway: {nat}"
+                ),
+            ),
+            Way::Nowhere => {
+                ("no route to the internet".to_owned(), format!("Make a NAT gateway and lead this table there: {nat}"))
+            }
+        };
+        some_have_none = true;
+        findings.push(by_endpoints(wanted, table, &ids, endpoints, &format!("{from}: {reason}"), &fix));
+    }
+    findings.extend(closed_endpoints(wanted, some_have_none, subnets, endpoints, groups));
+    findings
+}
+
+fn serves(endpoint: &VpcEndpoint, region: &str, service: &str) -> bool {
+    // China's begin with cn.com.amazonaws.
+    endpoint.service.ends_with(&format!("com.amazonaws.{region}.{service}"))
+}
+
+/// Subnets without a way to the internet: their tasks have the VPC's endpoints and nothing else.
+fn by_endpoints(
+    wanted: &Wanted,
+    table: &RouteTable,
+    subnets: &[&str],
+    endpoints: &[VpcEndpoint],
+    from: &str,
+    fix: &str,
+) -> Finding {
+    let Wanted { region, gitlab_host, .. } = wanted;
+    let Some(needs) = wanted.needs else {
+        let evidence = format!("{from}; which endpoints tasks need is not known");
+        return Finding::unknown(WAY_OUT, evidence, "It is seen once the task definition is.");
+    };
+    if let Some(image) = needs.abroad.first() {
+        let evidence = format!("{from}; the image {image} is not in ECR of {region}");
+        return Finding::bad(WAY_OUT, evidence, "No task starts: CannotPullContainerError.", fix);
+    }
+    let is_there = |service: &&&str| {
+        let mut of_service = endpoints.iter().filter(|endpoint| serves(endpoint, region, service));
+        of_service.any(|endpoint| endpoint.interface || endpoint.route_tables.contains(&table.id))
+    };
+    let missing: Vec<_> = needs.services.iter().filter(|service| !is_there(service)).copied().collect();
+    if !missing.is_empty() {
+        let commands: Vec<_> = missing
+            .iter()
+            .map(|service| create_endpoint(wanted, service, &table.id, &table.vpc, subnets, endpoints))
+            .collect();
+        return Finding::bad(
+            WAY_OUT,
+            format!("{from}; VPC endpoints are missing for {}", missing.join(", ")),
+            "No task starts: \"ResourceInitializationError: unable to pull secrets or registry auth\", or CannotPullContainerError.",
+            format!("{fix}; or make the endpoints:\n{}", commands.join("\n")),
+        );
+    }
+    if *gitlab_host == "gitlab.com" {
+        let breaks = "Tasks start, and jobs do not: they talk to GitLab, which is on the internet.";
+        return Finding::bad(WAY_OUT, format!("{from}; gitlab.com is not reached"), breaks, fix);
+    }
+    Finding::skipped(
+        WAY_OUT,
+        format!(
+            "{from}; there are endpoints for {}, and whether {gitlab_host} is reached doctor does not see",
+            needs.services.join(", ")
+        ),
+        "`staffetta doctor --run` runs a job there.",
+    )
+}
+
+fn create_endpoint(
+    wanted: &Wanted,
+    service: &str,
+    table: &str,
+    vpc: &str,
+    subnets: &[&str],
+    endpoints: &[VpcEndpoint],
+) -> String {
+    let region = wanted.region;
+    if service == "s3" {
+        return match endpoints.iter().find(|endpoint| serves(endpoint, region, service) && !endpoint.interface) {
+            Some(endpoint) => format!(
+                "`aws ec2 modify-vpc-endpoint --vpc-endpoint-id {} --add-route-table-ids {table} --region {region}`",
+                endpoint.id
+            ),
+            None => format!(
+                "`aws ec2 create-vpc-endpoint --vpc-id {vpc} --service-name com.amazonaws.{region}.s3 --route-table-ids {table} --region {region}`"
+            ),
+        };
+    }
+    format!(
+        "`aws ec2 create-vpc-endpoint --vpc-id {vpc} --vpc-endpoint-type Interface --service-name com.amazonaws.{region}.{service} \
+         --subnet-ids {} --security-group-ids SECURITY_GROUP --private-dns-enabled --region {region}`, where SECURITY_GROUP lets in \
+         443 from the tasks",
+        subnets.join(" "),
+    )
+}
+
+/// Interface endpoints that catch what tasks send to a service, and do not serve it. With private DNS they do so even where
+/// there is a way to the internet.
+fn closed_endpoints(
+    wanted: &Wanted,
+    is_only_way: bool,
+    subnets: &[Subnet],
+    endpoints: &[VpcEndpoint],
+    groups: &[SecurityGroup],
+) -> Vec<Finding> {
+    let region = wanted.region;
+    let needed = |endpoint: &&VpcEndpoint| {
+        wanted.needs.is_some_and(|needs| needs.services.iter().any(|service| serves(endpoint, region, service)))
+    };
+    let in_use = |endpoint: &&VpcEndpoint| endpoint.interface && (is_only_way || endpoint.private_dns);
+    let tasks = Party::new(wanted.groups, subnets.iter().map(|subnet| subnet.cidr.as_str()));
+    let breaks = "No task starts: \"ResourceInitializationError … i/o timeout\", or CannotPullContainerError.";
+    let (mut findings, mut good) = (Vec::new(), Vec::new());
+    for endpoint in endpoints.iter().filter(needed).filter(in_use) {
+        let VpcEndpoint { id, service, .. } = endpoint;
+        if endpoint.state != "available" {
+            findings.push(Finding::bad(
+                ENDPOINTS,
+                format!("{id} for {service} is {}", endpoint.state),
+                breaks,
+                "Wait until it is available, or make it anew.",
+            ));
+            continue;
+        }
+        if !endpoint.private_dns {
+            findings.push(Finding::bad(
+                ENDPOINTS,
+                format!("{id} for {service} has no private DNS: the service's name does not lead to it"),
+                breaks,
+                format!("`aws ec2 modify-vpc-endpoint --vpc-endpoint-id {id} --private-dns-enabled --region {region}`"),
+            ));
+            continue;
+        }
+        let rules =
+            groups.iter().filter(|group| endpoint.security_groups.contains(&group.id)).flat_map(|group| &group.ingress);
+        match admits(rules, 443, &tasks) {
+            Admits::Yes => good.push(service.rsplit(&format!("{region}.")).next().unwrap_or(service)),
+            Admits::Perhaps(peer) => findings.push(Finding::skipped(
+                ENDPOINTS,
+                format!("{id} for {service} lets in {peer}, and whether tasks are among them doctor does not see"),
+                "`staffetta doctor --run` starts a task that uses it.",
+            )),
+            Admits::No => findings.push(Finding::bad(
+                ENDPOINTS,
+                format!("{id} for {service} does not let in 443 from the tasks ({})", endpoint.security_groups.join(", ")),
+                breaks,
+                match (endpoint.security_groups.first(), wanted.groups.first()) {
+                    (Some(to), Some(from)) => format!("`aws ec2 authorize-security-group-ingress --group-id {to} --protocol tcp --port 443 --source-group {from} --region {region}`"),
+                    _ => "Let 443 in from the tasks' subnets.".to_owned(),
+                },
+            )),
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::good(
+            ENDPOINTS,
+            if good.is_empty() {
+                "none is in the way of tasks".to_owned()
+            } else {
+                format!("{} let the tasks in", good.join(", "))
+            },
+        ));
+    }
+    findings
+}
