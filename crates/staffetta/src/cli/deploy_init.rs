@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use gitlab::RunnerScope;
 
+use crate::config;
 use crate::deploy::file;
 use crate::deploy::init::{Answers, Environment, Manager, render};
 use crate::registration::ask;
@@ -184,53 +185,96 @@ struct Questions {
     missing: Vec<String>,
 }
 
+/// One of them.
+struct Question<'a> {
+    flag: &'a str,
+    text: String,
+    /// What nobody needs to be asked for.
+    default: Option<String>,
+    /// An answer that cannot be is asked for again: at the end all answers would be lost with it.
+    can_be: &'a dyn Fn(&str) -> bool,
+}
+
+impl<'a> Question<'a> {
+    fn new(flag: &'a str, text: impl Into<String>) -> Self {
+        Self { flag, text: text.into(), default: None, can_be: &|_| true }
+    }
+}
+
 impl Questions {
-    async fn needed(
-        &mut self,
-        given: Option<String>,
-        flag: &str,
-        question: &str,
-        default: Option<&str>,
-    ) -> anyhow::Result<String> {
-        match given {
-            Some(given) => Ok(given),
-            None if self.asks => ask::text(question, default).await,
-            None => Ok(default.map(str::to_owned).unwrap_or_else(|| {
-                self.missing.push(format!("{flag}: {question}"));
-                String::new()
-            })),
+    async fn answer(&mut self, given: Option<String>, question: Question<'_>) -> anyhow::Result<String> {
+        let Question { flag, text, default, can_be } = question;
+        match (given, default) {
+            (Some(given), _) => Ok(given),
+            (None, default) if self.asks => loop {
+                let answer = ask::text(&text, default.as_deref()).await?;
+                if can_be(&answer) {
+                    return Ok(answer);
+                }
+                eprintln!("{answer:?} cannot be one.");
+            },
+            (None, Some(default)) => Ok(default),
+            (None, None) => {
+                self.missing.push(format!("{flag}: {text}"));
+                Ok(String::new())
+            }
         }
     }
 
-    /// Where a default needs no question when nobody can be asked.
-    async fn usual(&mut self, given: Option<String>, question: &str, default: &str) -> anyhow::Result<String> {
-        self.needed(given, "", question, Some(default)).await
+    /// About one environment. What holds for the one before is proposed to somebody, and taken for nobody.
+    async fn about(
+        &mut self,
+        environment: &str,
+        values: &Scoped<'_>,
+        what: &str,
+        default: Option<String>,
+        can_be: &dyn Fn(&str) -> bool,
+    ) -> anyhow::Result<String> {
+        let default = default.filter(|_| self.asks);
+        let text = format!("{what} of {environment}");
+        self.answer(values.of_environment(environment), Question { flag: values.flag, text, default, can_be }).await
     }
 }
 
 async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
     let asks = !arguments.non_interactive && ask::is_possible();
     let mut questions = Questions { asks, missing: Vec::new() };
-    let name =
-        questions.usual(arguments.name.clone(), "Name, with which the names of all that is made begin", "ci").await?;
-    let url = arguments.gitlab_url.clone();
-    let gitlab_url =
-        questions.needed(url, "--gitlab-url", "Address of GitLab, such as https://gitlab.example.com", None).await?;
+    let name = Question {
+        default: Some("ci".into()),
+        can_be: &|answer| file::name_mistake(answer).is_none(),
+        ..Question::new("--name", "Name, with which the names of all that is made begin")
+    };
+    let name = questions.answer(arguments.name.clone(), name).await?;
+    let url = Question {
+        can_be: &|answer| config::host(answer).is_some(),
+        ..Question::new("--gitlab-url", "Address of GitLab, such as https://gitlab.example.com")
+    };
+    let gitlab_url = questions.answer(arguments.gitlab_url.clone(), url).await?;
     let scope = scope(arguments, asks).await?;
     let environments = environments(arguments, &mut questions).await?;
     let scoped = |flag, given| Scoped::of(flag, given, &environments);
     let (accounts, regions) = (scoped("--account", &arguments.account)?, scoped("--region", &arguments.region)?);
-    let (region, account) = (regions.for_all(), accounts.for_all());
-    let usual = Usual::find(region.as_deref(), account.is_none()).await;
-    let region = questions.needed(region, "--region", "AWS region", usual.region.as_deref()).await?;
-    let account = questions.needed(account, "--account", "AWS account", usual.account.as_deref()).await?;
+    let region = match regions.for_all() {
+        Some(region) => region,
+        None => {
+            let default = aws::Session::open(None, None, None).await.ok().map(|session| session.region().to_owned());
+            let question = Question { default, can_be: &file::is_region, ..Question::new("--region", "AWS region") };
+            questions.answer(None, question).await?
+        }
+    };
+    let account = match accounts.for_all() {
+        Some(account) => account,
+        None => {
+            let default = account_here(&region).await;
+            let question = Question { default, can_be: &file::is_account, ..Question::new("--account", "AWS account") };
+            questions.answer(None, question).await?
+        }
+    };
     let mode = mode(arguments, &mut questions).await?;
     let principal = match mode {
         Mode::Own => {
-            let given = arguments.principal.clone();
-            questions
-                .needed(given, "--principal", "ARN of the role or user that your manager calls AWS as", None)
-                .await?
+            let question = Question::new("--principal", "ARN of the role or user that your manager calls AWS as");
+            questions.answer(arguments.principal.clone(), question).await?
         }
         Mode::Each | Mode::Shared => String::new(),
     };
@@ -242,26 +286,22 @@ async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
     for name in &environments {
         let before = tables.last();
         let default = before.map(|before| before.vpc.clone());
-        let given = vpcs.of_environment(name);
-        let vpc = questions.needed_of(given, vpcs.flag, name, "VPC", default.as_deref()).await?;
+        let vpc = questions.about(name, &vpcs, "VPC", default, &|answer| file::is_id(answer, "vpc")).await?;
         let default = before.filter(|before| before.vpc == vpc).map(|before| before.subnets.join(","));
-        let given = subnets.of_environment(name);
-        let subnets =
-            questions.needed_of(given, subnets.flag, name, "Subnets, with commas,", default.as_deref()).await?;
-        let subnets = subnets.split(',').map(|subnet| subnet.trim().to_owned()).filter(|subnet| !subnet.is_empty());
-        let subnets = subnets.collect();
+        let are_ids = |answer: &str| list(answer).iter().all(|id| file::is_id(id, "subnet"));
+        let subnets = list(&questions.about(name, &subnets, "Subnets, with commas,", default, &are_ids).await?);
         let elsewhere = match mode {
             Mode::Each => false,
             Mode::Shared => tables.first().is_some_and(|first| first.vpc != vpc),
             Mode::Own => true,
         };
-        let mut manager_cidr = cidrs.of_environment(name);
-        if elsewhere {
+        let manager_cidr = if elsewhere {
             let default = before.and_then(|before| before.manager_cidr.clone());
-            let question = "Network that the manager comes from, such as 10.20.0.0/24,";
-            let given = questions.needed_of(manager_cidr, cidrs.flag, name, question, default.as_deref()).await?;
-            manager_cidr = Some(given);
-        }
+            let what = "Network that the manager comes from, such as 10.20.0.0/24, to the tasks";
+            Some(questions.about(name, &cidrs, what, default, &|_| true).await?)
+        } else {
+            cidrs.of_environment(name)
+        };
         tables.push(Environment {
             name: name.clone(),
             account: accounts.only_for(name).filter(|own| *own != account),
@@ -288,19 +328,8 @@ async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
     Ok(Answers { name, gitlab_url, scope, account, region, manager, environments: tables })
 }
 
-impl Questions {
-    /// The same about one environment. What holds for the one before is only proposed to somebody.
-    async fn needed_of(
-        &mut self,
-        given: Option<String>,
-        flag: &str,
-        environment: &str,
-        what: &str,
-        default: Option<&str>,
-    ) -> anyhow::Result<String> {
-        let default = default.filter(|_| self.asks);
-        self.needed(given, flag, &format!("{what} of {environment}"), default).await
-    }
+fn list(words: &str) -> Vec<String> {
+    words.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
 }
 
 async fn scope(arguments: &Arguments, asks: bool) -> anyhow::Result<Option<RunnerScope>> {
@@ -324,8 +353,9 @@ async fn scope(arguments: &Arguments, asks: bool) -> anyhow::Result<Option<Runne
 async fn environments(arguments: &Arguments, questions: &mut Questions) -> anyhow::Result<Vec<String>> {
     let mut names = arguments.environment.clone();
     if names.is_empty() {
-        let answer = questions.usual(None, "Environments, with commas", "dev,staging,production").await?;
-        names = answer.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+        let default = Some("dev,staging,production".to_owned());
+        let question = Question { default, ..Question::new("--environment", "Environments, with commas") };
+        names = list(&questions.answer(None, question).await?);
     }
     for (index, name) in names.iter().enumerate() {
         // They become names of tables.
@@ -343,32 +373,20 @@ async fn mode(arguments: &Arguments, questions: &mut Questions) -> anyhow::Resul
     if let Some(mode) = arguments.manager {
         return Ok(mode);
     }
-    let question =
-        "Who runs the managers: each (one beside each environment), shared (one for all) or own (your machine)";
-    let answer = questions.usual(None, question, "each").await?;
+    let text = "Who runs the managers: each (one beside each environment), shared (one for all) or own (your machine)";
+    let can_be = |answer: &str| Mode::from_str(answer, true).is_ok();
+    let question = Question { default: Some("each".into()), can_be: &can_be, ..Question::new("--manager", text) };
+    let answer = questions.answer(None, question).await?;
     Mode::from_str(&answer, true).map_err(|_| anyhow!("{answer:?} is none of each, shared and own"))
 }
 
-/// What AWS's tools would take here.
-struct Usual {
-    region: Option<String>,
-    account: Option<String>,
-}
-
-impl Usual {
-    /// The account is asked of AWS, and is not known where it does not answer.
-    async fn find(region: Option<&str>, asks_account: bool) -> Self {
-        let Ok(session) = aws::Session::open(region, None, None).await else {
-            return Self { region: None, account: None };
-        };
-        let mut account = None;
-        if asks_account {
-            match tokio::time::timeout(IDENTITY, aws::inspect::identity(&session)).await {
-                Ok(Ok(identity)) => account = Some(identity.account),
-                Ok(Err(error)) => eprintln!("AWS does not say whose account it is: {error}"),
-                Err(_) => eprintln!("AWS does not say whose account it is: no answer in {} s", IDENTITY.as_secs()),
-            }
-        }
-        Self { region: Some(session.region().to_owned()), account }
+/// Whose account the credentials here belong to; none where AWS does not say.
+async fn account_here(region: &str) -> Option<String> {
+    let session = aws::Session::open(Some(region).filter(|region| !region.is_empty()), None, None).await.ok()?;
+    match tokio::time::timeout(IDENTITY, aws::inspect::identity(&session)).await {
+        Ok(Ok(identity)) => return Some(identity.account),
+        Ok(Err(error)) => eprintln!("AWS does not say whose account it is: {error}"),
+        Err(_) => eprintln!("AWS does not say whose account it is: no answer in {} s", IDENTITY.as_secs()),
     }
+    None
 }

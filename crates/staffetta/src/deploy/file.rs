@@ -18,6 +18,7 @@ use crate::config::{self, Mistakes, Remark};
 pub use environment::name_mistake;
 use environment::{architecture, environment, image, retention, tags};
 use place::{Defaults, defaults, place};
+pub use place::{is_account, is_id, is_region};
 pub use sizes::is_fargate_size;
 use sizes::size;
 

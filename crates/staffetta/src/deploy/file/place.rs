@@ -20,19 +20,27 @@ pub fn defaults(section: &mut Section) -> Defaults {
 
 fn account(section: &mut Section) -> Option<String> {
     let found = section.filled_text("account")?.value;
-    if found.len() != 12 || !found.bytes().all(|byte| byte.is_ascii_digit()) {
+    if !is_account(&found) {
         section.wrong("account", "must be the 12 digits of an AWS account, in quotes");
     }
     Some(found)
 }
 
+pub fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Has the shape of a region, whether there is one or not.
+pub fn is_region(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.split('-').count() >= 3
+        && text.ends_with(|last: char| last.is_ascii_digit())
+}
+
 fn region(section: &mut Section) -> Option<String> {
     let Found { value, at } = section.filled_text("region")?;
-    let has_shape = value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        && value.split('-').count() >= 3
-        && value.ends_with(|last: char| last.is_ascii_digit());
     let near = keys::nearest(&value, regions::names()).filter(|near| *near != value);
-    if !has_shape {
+    if !is_region(&value) {
         let advice = near.unwrap_or("eu-west-1");
         section.wrong("region", &format!("must be an AWS region, such as \"{advice}\""));
     } else if !regions::is_known(&value) {
@@ -90,7 +98,8 @@ fn subnets(section: &mut Section) -> Vec<String> {
     subnets
 }
 
-fn is_id(text: &str, kind: &str) -> bool {
+/// `vpc-…`, `subnet-…`
+pub fn is_id(text: &str, kind: &str) -> bool {
     let id = text.strip_prefix(kind).and_then(|rest| rest.strip_prefix('-'));
     id.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
 }
