@@ -3,6 +3,8 @@
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 CARGO := cargo
 IMAGES := manager agent task-nodejs
+# Every call of AWS that a test makes; the last test compares them with the policies.
+AWS_CALLS := target/aws-calls
 
 .PHONY: help demo test conformance bench images lint
 
@@ -29,7 +31,9 @@ test:
 	scripts/static-programs dev
 	$(CARGO) build --locked --workspace --bins
 	$(CARGO) test --locked --workspace --no-run
-	$(CARGO) test --locked --workspace --quiet --no-fail-fast
+	rm -rf $(AWS_CALLS)
+	STAFFETTA_AWS_CALLS=$(AWS_CALLS) $(CARGO) test --locked --workspace --quiet --no-fail-fast
+	STAFFETTA_AWS_CALLS=$(AWS_CALLS) $(CARGO) test --locked --quiet -p testkit --test least_privilege -- --ignored
 	@scripts/test-images
 	@echo 'All tests passed.'
 

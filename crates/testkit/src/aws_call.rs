@@ -138,12 +138,17 @@ fn pairs(form: &str) -> Map<String, Value> {
     url.query_pairs().map(|(name, value)| (name.into_owned(), Value::from(value.into_owned()))).collect()
 }
 
+/// A `+` is no space here.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    let text = pairs(&format!("text={}", text.replace('+', "%2B").replace('&', "%26")));
+    text["text"].as_str().unwrap_or_default().to_owned()
+}
+
 /// The name of the call in S3's API, with the bucket in the path.
 fn of_s3(method: &Method, uri: &Uri, query: &Map<String, Value>) -> Option<(&'static str, Map<String, Value>)> {
     let url = Url::parse(&format!("http://s3{}", uri.path())).ok()?;
-    let path = pairs(&format!("path={}", url.path().trim_start_matches('/').replace('+', "%2B")));
-    let path = path["path"].as_str()?;
-    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let path = percent_decoded(url.path().trim_start_matches('/'));
+    let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
     let asks = |name: &str| query.contains_key(name);
     let action = match (method.as_str(), bucket.is_empty(), key.is_empty()) {
         ("GET", true, _) => "ListBuckets",

@@ -1,5 +1,6 @@
 //! A front before an emulator of AWS: it tells who called what, and answers in the emulator's place what the emulator
-//! cannot, or what a test wants to go wrong.
+//! cannot, or what a test wants to go wrong. SimulatePrincipalPolicy it answers by itself, from the policies in the emulator's
+//! IAM.
 //!
 //! ```no_run
 //! # async fn test() {
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 
 use crate::aws_call::{self, AwsCall};
 use crate::moto::client;
+use crate::simulate::{Iam, simulate};
 
 /// An answer that does not come from the emulator.
 #[derive(Debug, Clone)]
@@ -168,9 +170,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         aws_call::append(file, &call);
     }
     if let Some(answer) = shared.canned(&call) {
-        let kind = if answer.body.starts_with('<') { "text/xml" } else { "application/x-amz-json-1.1" };
-        let response = Response::builder().status(answer.status).header(header::CONTENT_TYPE, kind);
-        return response.body(Body::from(answer.body)).expect("a response");
+        return of_answer(answer);
+    }
+    if call.name() == "iam:SimulatePrincipalPolicy" {
+        let signature = &parts.headers[header::AUTHORIZATION];
+        return of_answer(simulate(&call, Iam { client: &shared.client, url: &shared.upstream, signature }).await);
     }
     let response = shared.pass_on(parts, body).await;
     if !call.action.starts_with("AssumeRole") {
@@ -182,6 +186,12 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         shared.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(key, call.text("RoleArn").to_owned());
     }
     Response::from_parts(parts, Body::from(body))
+}
+
+fn of_answer(answer: Answer) -> Response<Body> {
+    let kind = if answer.body.starts_with('<') { "text/xml" } else { "application/x-amz-json-1.1" };
+    let response = Response::builder().status(answer.status).header(header::CONTENT_TYPE, kind);
+    response.body(Body::from(answer.body)).expect("a response")
 }
 
 impl Shared {
@@ -239,6 +249,43 @@ mod tests {
         let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_owned());
         let answer = request.send().await.expect("an answer");
         (answer.status().as_u16(), answer.text().await.expect("a text"))
+    }
+
+    #[tokio::test]
+    async fn it_simulates_the_policies_that_the_emulator_has() {
+        let front = AwsFront::start(Moto::shared().url()).await;
+        let iam = async |form: &str| {
+            let request = client().post(front.url()).header(AUTHORIZATION, SIGNATURE.replace("/ecs/", "/iam/"));
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            let answer = request.body(format!("Version=2010-05-08&{form}")).send().await.expect("an answer");
+            (answer.status().as_u16(), answer.text().await.expect("a text"))
+        };
+        let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole",
+            "Principal":{"Service":"ecs-tasks.amazonaws.com"}}]}"#;
+        let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ecs:ListTasks","Resource":"*",
+            "Condition":{"ArnEquals":{"ecs:cluster":"arn:aws:ecs:r:1:cluster/a"}}}]}"#;
+        let create = format!("Action=CreateRole&RoleName=simulated&AssumeRolePolicyDocument={trust}");
+        let put = format!("Action=PutRolePolicy&RoleName=simulated&PolicyName=p&PolicyDocument={policy}");
+        for form in [create, put] {
+            let (status, answer) = iam(&form).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+        let simulate = async |action: &str, cluster: &str| {
+            let form = format!(
+                "Action=SimulatePrincipalPolicy&PolicySourceArn=arn:aws:iam::123456789012:role/simulated\
+                 &ActionNames.member.1={action}&ResourceArns.member.1=*&ContextEntries.member.1.ContextKeyName=ecs:cluster\
+                 &ContextEntries.member.1.ContextKeyValues.member.1=arn:aws:ecs:r:1:cluster/{cluster}"
+            );
+            let (_, answer) = iam(&form).await;
+            let (_, decision) = answer.split_once("<EvalDecision>").expect("a decision");
+            decision.split_once('<').expect("its end").0.to_owned()
+        };
+        assert_eq!(simulate("ecs:ListTasks", "a").await, "allowed");
+        assert_eq!(simulate("ecs:ListTasks", "b").await, "implicitDeny");
+        assert_eq!(simulate("ecs:StopTask", "a").await, "implicitDeny");
+        let nobody =
+            "Action=SimulatePrincipalPolicy&PolicySourceArn=arn:aws:iam::123456789012:role/no&ActionNames.member.1=a";
+        assert!(iam(nobody).await.1.contains("NoSuchEntity"));
     }
 
     #[tokio::test]

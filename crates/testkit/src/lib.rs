@@ -10,6 +10,7 @@ mod manager_process;
 mod ministack;
 mod moto;
 mod repository;
+mod simulate;
 mod store_front;
 mod terminal;
 pub mod vault;

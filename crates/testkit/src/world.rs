@@ -84,6 +84,7 @@ region = "us-east-1"
 subnets = ["subnet-1", "subnet-2"]
 security_groups = ["sg-1"]
 task_definition = "{definition}"
+propagate_tags = true
 endpoint_url = "{endpoint}"
 ssh_port = {port}
 "#,

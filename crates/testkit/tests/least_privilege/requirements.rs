@@ -1,0 +1,198 @@
+//! What IAM is asked because of a call: the table of this test. Actions, resources and condition keys are those of AWS's
+//! Service Authorization Reference; where it has a column "dependent actions", those are asked for too.
+
+use aws::stack::Environment;
+use testkit::AwsCall;
+use testkit::iam::Question;
+
+use crate::deployment::{Judged, OPERATOR, SHARED_MANAGER, last, manager_of};
+
+/// What a recorded call means for the policies.
+#[derive(Debug, PartialEq)]
+pub enum Means {
+    /// This principal asked for these.
+    Asks(String, Vec<Question>),
+    /// It says nothing about them, for this reason.
+    Nothing(&'static str),
+    /// This table lacks it.
+    Unknown,
+}
+
+pub fn of(call: &AwsCall, judged: &Judged) -> Means {
+    if let Some(why) = not_ours(call, judged) {
+        return Means::Nothing(why);
+    }
+    let (principal, questions) = match call.who.as_str() {
+        _ if call.role.is_some() => (manager_of(judged.environment(call)), of_manager(call, judged)),
+        // The worlds' made-up key, and the programs' own.
+        "manager" | "driver" | "staffetta" if call.name() == "sts:AssumeRole" => {
+            (SHARED_MANAGER.to_owned(), of_manager(call, judged))
+        }
+        "manager" | "driver" | "staffetta" => (manager_of(judged.environment(call)), of_manager(call, judged)),
+        "deploy" | "doctor" => (OPERATOR.to_owned(), of_operator(call, judged)),
+        _ => return Means::Unknown,
+    };
+    questions.map_or(Means::Unknown, |questions| Means::Asks(principal, questions))
+}
+
+/// Calls that say nothing about the policies of a deployment.
+fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
+    let is_manager = ["manager", "driver", "staffetta"].contains(&call.who.as_str());
+    if ["peer", "AKIAIOSFODNN7EXAMPLE"].contains(&call.who.as_str()) {
+        return Some("made by the AWS CLI or by test code");
+    }
+    if call.who.len() == 12 && call.who.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some("to ministack a key is an account, so it does not tell who calls");
+    }
+    if call.name() == "sts:AssumeRoleWithWebIdentity" {
+        return Some("a JWT opens the role of a job's secrets, and no policy of the caller is asked");
+    }
+    if call.role.as_deref().is_some_and(|role| !judged.is_manager_role(role)) {
+        return Some("made with a role that somebody else made: of UploadRoleARN, ROLE_ARN or a job's secrets");
+    }
+    if is_manager && call.name() == "sts:AssumeRole" && !judged.is_manager_role(call.text("RoleArn")) {
+        return Some(
+            "UploadRoleARN of [runners.cache.s3] or a job's ROLE_ARN: the config.toml of a deployment has neither",
+        );
+    }
+    if is_manager && call.name() == "ec2:DescribeNetworkInterfaces" {
+        return Some("use_public_ip: the config.toml of a deployment does not have it");
+    }
+    if call.name() == "secretsmanager:GetSecretValue" && (is_manager || call.role.is_some()) {
+        return Some(
+            "a job's secrets: which ones no deployment file says, so docs/secrets.md tells what to add to the role",
+        );
+    }
+    None
+}
+
+/// The manager, the driver and addresses that they signed, in the environment that stands for the call's world.
+fn of_manager(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
+    let environment = judged.environment(call);
+    let cluster = judged.cluster_arn(environment);
+    let task = |id: &str| judged.task_arn(environment, id);
+    let in_cluster = |action: &str, resource: &str| Question::new(action, resource).with("ecs:cluster", &[&cluster]);
+    let bucket = judged.bucket_arn(environment);
+    let object = format!("{bucket}/{}", call.text("Key"));
+    Some(match call.name().as_str() {
+        "ecs:RunTask" => run_task(call, judged, environment),
+        "ecs:DescribeTasks" => call.list("tasks").iter().map(|id| in_cluster("ecs:DescribeTasks", &task(id))).collect(),
+        "ecs:StopTask" => vec![in_cluster("ecs:StopTask", &task(call.text("task")))],
+        // Its only resource is a container instance, which no task of Fargate has: AWS's own example has `*` and the key.
+        "ecs:ListTasks" => vec![in_cluster("ecs:ListTasks", "*")],
+        "sts:AssumeRole" => assume_role(call, &judged.manager_role_arn(environment)),
+        "s3:GetObject" => vec![Question::new("s3:GetObject", &object)],
+        // Without the right to list, S3 answers 403 instead of 404 for what is not there.
+        "s3:HeadObject" => vec![Question::new("s3:GetObject", &object), Question::new("s3:ListBucket", &bucket)],
+        "s3:PutObject" => vec![Question::new("s3:PutObject", &object)],
+        _ => return None,
+    })
+}
+
+/// RunTask is asked about the task definition. ECS asks in the caller's name for the roles that the task gets, and for its tags
+/// (AWS pages "Grant permission to tag resources on creation" and "Amazon ECS CloudWatch Events IAM role").
+fn run_task(call: &AwsCall, judged: &Judged, environment: &Environment) -> Vec<Question> {
+    let cluster = judged.cluster_arn(environment);
+    let definition = judged.task_definition_arn(environment);
+    let mut questions = vec![Question::new("ecs:RunTask", &definition).with("ecs:cluster", &[&cluster])];
+    for role in judged.task_role_arns(environment) {
+        let passed = Question::new("iam:PassRole", &role).with("iam:PassedToService", &["ecs-tasks.amazonaws.com"]);
+        questions.push(passed);
+    }
+    if ["tags", "propagateTags"].iter().any(|parameter| call.parameters.contains_key(*parameter)) {
+        let task = judged.task_arn(environment, "any");
+        questions.push(Question::new("ecs:TagResource", &task).with("ecs:CreateAction", &["RunTask"]));
+    }
+    questions
+}
+
+fn assume_role(call: &AwsCall, role: &str) -> Vec<Question> {
+    let question = |action: &str| match call.text("ExternalId") {
+        "" => Question::new(action, role),
+        id => Question::new(action, role).with("sts:ExternalId", &[id]),
+    };
+    let mut questions = vec![question("sts:AssumeRole")];
+    if !call.text("Tags.member.1.Key").is_empty() {
+        questions.push(question("sts:TagSession"));
+    }
+    questions
+}
+
+/// `deploy` and `doctor`, which call AWS about what a deployment has.
+fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
+    let action = call.name();
+    let on = |service: &str, resource: &str| vec![Question::new(&action, &judged.arn(service, resource))];
+    Some(match action.as_str() {
+        // Needs no permission.
+        "sts:GetCallerIdentity" => Vec::new(),
+        // These know no resource.
+        "ec2:DescribeRouteTables"
+        | "ec2:DescribeSecurityGroups"
+        | "ec2:DescribeSubnets"
+        | "ec2:DescribeVpcEndpoints"
+        | "ecs:DescribeTaskDefinition"
+        | "logs:DescribeLogGroups" => vec![Question::new(&action, "*")],
+        "cloudformation:CreateStack" | "cloudformation:CreateChangeSet" | "cloudformation:ExecuteChangeSet" => {
+            let mut questions = on("cloudformation", &stack(call));
+            if !call.text("Tags.member.1.Key").is_empty() {
+                let tag = Question::new("cloudformation:TagResource", &questions[0].resource);
+                questions.push(tag.with("cloudformation:CreateAction", &[&call.action]));
+            }
+            questions
+        }
+        "cloudformation:ContinueUpdateRollback"
+        | "cloudformation:DeleteChangeSet"
+        | "cloudformation:DeleteStack"
+        | "cloudformation:DescribeChangeSet"
+        | "cloudformation:DescribeStackEvents"
+        | "cloudformation:DescribeStacks" => on("cloudformation", &stack(call)),
+        "ecr:BatchGetImage" | "ecr:GetDownloadUrlForLayer" => {
+            on("ecr", &format!("repository/{}", call.text("repositoryName")))
+        }
+        "ecs:DescribeClusters" => {
+            let one = |name: &&str| Question::new(&action, &judged.arn("ecs", &format!("cluster/{}", last(name))));
+            call.list("clusters").iter().map(one).collect()
+        }
+        "ecs:ListTasks" => vec![Question::new(&action, "*").with("ecs:cluster", &[&cluster(call, judged)])],
+        "ecs:DescribeTasks" => {
+            let one = |task: &&str| in_cluster(call, judged, task);
+            call.list("tasks").iter().map(one).collect()
+        }
+        "ecs:StopTask" => vec![in_cluster(call, judged, call.text("task"))],
+        "ecs:RunTask" => run_task(call, judged, judged.environment(call)),
+        "iam:GetRole" => on("iam", &format!("role/{}", call.text("RoleName"))),
+        "iam:SimulatePrincipalPolicy" => vec![Question::new(&action, call.text("PolicySourceArn"))],
+        "s3:ListObjectsV2" => vec![Question::new("s3:ListBucket", &judged.arn("s3", call.text("Bucket")))],
+        // Its keys are in its body.
+        "s3:DeleteObjects" => {
+            vec![Question::new("s3:DeleteObject", &judged.arn("s3", &format!("{}/any", call.text("Bucket"))))]
+        }
+        "secretsmanager:DescribeSecret" | "secretsmanager:PutSecretValue" => match call.text("SecretId") {
+            arn if arn.starts_with("arn:") => vec![Question::new(&action, arn)],
+            // Secrets Manager ends its ARN with six characters of its own.
+            name => on("secretsmanager", &format!("secret:{name}-AbCdEf")),
+        },
+        "servicequotas:GetServiceQuota" => {
+            on("servicequotas", &format!("{}/{}", call.text("ServiceCode"), call.text("QuotaCode")))
+        }
+        _ => return None,
+    })
+}
+
+fn cluster(call: &AwsCall, judged: &Judged) -> String {
+    judged.arn("ecs", &format!("cluster/{}", last(call.text("cluster"))))
+}
+
+fn in_cluster(call: &AwsCall, judged: &Judged, task: &str) -> Question {
+    let resource = judged.arn("ecs", &format!("task/{}/{}", last(call.text("cluster")), last(task)));
+    Question::new(&call.name(), &resource).with("ecs:cluster", &[&cluster(call, judged)])
+}
+
+/// `stack/NAME/ID`, whichever of name and ARN the call has.
+fn stack(call: &AwsCall) -> String {
+    let name = call.text("StackName");
+    match name.split_once(":stack/") {
+        Some((_, rest)) => format!("stack/{rest}"),
+        None => format!("stack/{name}/any"),
+    }
+}
