@@ -7,7 +7,7 @@ mod subnets;
 mod way_out;
 
 use aws::inspect::{self, RouteTable, SecurityGroup, Subnet, TaskDefinition, VpcEndpoint};
-use aws::{CallError, Session};
+use aws::{CallError, OpenError, Session};
 
 use self::manager_path::{End, MANAGER_PATH};
 use self::security_groups::{GROUPS, MANAGER_OUT, Scene};
@@ -42,7 +42,14 @@ pub async fn check(subject: &Subject, session: &Session, definition: Option<&Tas
         (Err(error), _) => findings.push(Finding::not_seen(WAY_OUT, "ec2:DescribeRouteTables", error)),
         (_, Err(error)) => findings.push(Finding::not_seen(ENDPOINTS, "ec2:DescribeVpcEndpoints", error)),
     }
-    findings.push(path(subject, &found, &tables, &manager));
+    findings.push(match &manager {
+        Ok(manager) => path(subject, &found, &tables, manager),
+        Err(error) => {
+            let fix = "Correct region and deploy_role of the manager.";
+            Finding::unknown(MANAGER_PATH, format!("where the manager is: {error}"), fix)
+        }
+    });
+    let manager = manager.ok();
     let groups = match groups {
         Ok(groups) => groups,
         Err(error) => {
@@ -59,12 +66,12 @@ pub async fn check(subject: &Subject, session: &Session, definition: Option<&Tas
         named: &fargate.security_groups,
         groups: &groups,
         manager: &subject.manager,
-        manager_subnets: manager.subnets.as_deref().unwrap_or(&[]),
+        manager_subnets: manager.as_ref().and_then(|side| side.subnets.as_deref().ok()).unwrap_or_default(),
     };
     findings.extend(security_groups::check(&scene));
-    if !subject.manager.security_groups.is_empty() {
-        findings.push(match &manager.groups {
-            Ok(groups) => security_groups::manager_egress(&scene, groups, &manager.region),
+    if let Some(side) = manager.as_ref().filter(|_| !subject.manager.security_groups.is_empty()) {
+        findings.push(match &side.groups {
+            Ok(groups) => security_groups::manager_egress(&scene, groups, &side.region),
             Err(error) => Finding::not_seen(MANAGER_OUT, "ec2:DescribeSecurityGroups", error),
         });
     }
@@ -113,10 +120,10 @@ struct ManagerSide {
 }
 
 impl ManagerSide {
-    async fn look(subject: &Subject, session: &Session) -> Self {
+    async fn look(subject: &Subject, session: &Session) -> Result<Self, OpenError> {
         let Manager { security_groups, subnets, place, .. } = &subject.manager;
         let own = match place {
-            Some(place) => Session::open(Some(&place.region), None, place.as_role.as_ref()).await.ok(),
+            Some(place) => Some(Session::open(Some(&place.region), None, place.as_role.as_ref()).await?),
             None => None,
         };
         let session = own.as_ref().unwrap_or(session);
@@ -129,7 +136,7 @@ impl ManagerSide {
             Some(vpc) => inspect::route_tables(session, &vpc).await,
             None => Ok(Vec::new()),
         };
-        Self { region: session.region().to_owned(), subnets, tables, groups }
+        Ok(Self { region: session.region().to_owned(), subnets, tables, groups })
     }
 }
 

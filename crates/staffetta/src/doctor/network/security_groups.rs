@@ -332,3 +332,231 @@ pub fn manager_egress(scene: &Scene, groups: &[SecurityGroup], manager_region: &
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict::{self, Bad, Good, Skipped, Warning};
+
+    fn rule(protocol: &str, ports: Option<(u16, u16)>, peers: &[Peer]) -> Rule {
+        Rule { protocol: protocol.into(), ports, peers: peers.to_vec() }
+    }
+
+    fn tcp(port: u16, peer: Peer) -> Rule {
+        rule("tcp", Some((port, port)), &[peer])
+    }
+
+    fn cidr(text: &str) -> Peer {
+        Peer::Cidr(text.into())
+    }
+
+    fn by_group(id: &str) -> Peer {
+        Peer::Group(id.into())
+    }
+
+    fn list() -> Peer {
+        Peer::PrefixList("pl-1".into())
+    }
+
+    struct World {
+        named: Vec<String>,
+        tasks: Vec<SecurityGroup>,
+        manager: Manager,
+        manager_groups: Vec<SecurityGroup>,
+        subnets: Vec<Subnet>,
+        manager_subnets: Vec<Subnet>,
+        use_public_ip: bool,
+        gitlab_port: u16,
+    }
+
+    fn group(id: &str, ingress: Vec<Rule>, egress: Vec<Rule>) -> SecurityGroup {
+        SecurityGroup { id: id.into(), name: format!("name of {id}"), vpc: "vpc-1".into(), ingress, egress }
+    }
+
+    fn subnet(cidr: &str) -> Subnet {
+        Subnet { id: "subnet-1".into(), vpc: "vpc-1".into(), cidr: cidr.into(), ..Subnet::default() }
+    }
+
+    /// As `deploy apply` makes it.
+    fn healthy() -> World {
+        let everywhere = || rule("-1", None, &[cidr("0.0.0.0/0")]);
+        let out = vec![tcp(22, by_group("sg-t")), tcp(443, cidr("0.0.0.0/0"))];
+        World {
+            named: vec!["sg-t".into()],
+            tasks: vec![group("sg-t", vec![tcp(22, by_group("sg-m"))], vec![everywhere()])],
+            manager: Manager { security_groups: vec!["sg-m".into()], ..Manager::default() },
+            manager_groups: vec![group("sg-m", Vec::new(), out)],
+            subnets: vec![subnet("10.1.0.0/24")],
+            manager_subnets: vec![subnet("10.1.1.0/24")],
+            use_public_ip: false,
+            gitlab_port: 443,
+        }
+    }
+
+    impl World {
+        fn judged(&self) -> Vec<Finding> {
+            let scene = Scene {
+                region: "eu-west-1",
+                ssh_port: 22,
+                use_public_ip: self.use_public_ip,
+                gitlab_port: self.gitlab_port,
+                subnets: &self.subnets,
+                named: &self.named,
+                groups: &self.tasks,
+                manager: &self.manager,
+                manager_subnets: &self.manager_subnets,
+            };
+            let mut findings = check(&scene);
+            findings.push(manager_egress(&scene, &self.manager_groups, "eu-west-1"));
+            findings
+        }
+
+        fn with(change: impl FnOnce(&mut Self)) -> Self {
+            let mut world = healthy();
+            change(&mut world);
+            world
+        }
+
+        /// Exactly this is wrong.
+        fn finds(&self, check: &str, verdict: Verdict, words: &[&str]) {
+            let findings = self.judged();
+            let wrong: Vec<_> = findings.iter().filter(|finding| finding.verdict != Good).collect();
+            assert_eq!(wrong.len(), 1, "{findings:?}");
+            assert_eq!((wrong[0].check, wrong[0].verdict), (check, verdict));
+            let text = format!("{} {}", wrong[0].evidence, wrong[0].fix);
+            assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_healthy_world_is_good_by_each_check() {
+        let worlds = [
+            healthy(),
+            World::with(|world| world.tasks[0].ingress = vec![tcp(22, cidr("10.1.0.0/16"))]),
+            World::with(|world| world.tasks[0].ingress = vec![rule("tcp", Some((0, 1024)), &[by_group("sg-m")])]),
+            World::with(|world| world.tasks[0].ingress = vec![rule("-1", None, &[by_group("sg-m")])]),
+            World::with(|world| {
+                world.manager_groups[0].egress = vec![tcp(443, cidr("0.0.0.0/0")), tcp(22, cidr("10.1.0.0/16"))]
+            }),
+            World::with(|world| {
+                world.manager.cidr = Some("10.9.0.0/24".into());
+                world.tasks[0].ingress = vec![tcp(22, cidr("10.9.0.0/16"))];
+            }),
+            World::with(|world| {
+                world.tasks.push(group("sg-2", Vec::new(), Vec::new()));
+                world.named.push("sg-2".into());
+            }),
+        ];
+        for world in worlds {
+            let findings = world.judged();
+            let seen: Vec<_> = findings.iter().map(|finding| (finding.check, finding.verdict)).collect();
+            assert_eq!(seen, [(GROUPS, Good), (SSH_IN, Good), (TASK_OUT, Good), (MANAGER_OUT, Good)], "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn the_manager_and_nobody_else_is_let_in_on_port_22() {
+        let let_in = |rules: &[Rule]| World::with(|world| world.tasks[0].ingress = rules.to_vec());
+        let authorize = "authorize-security-group-ingress --group-id sg-t --protocol tcp --port 22 --source-group sg-m --region eu-west-1";
+        let_in(&[]).finds(SSH_IN, Bad, &["sg-t lets nobody in on port 22", authorize]);
+        let_in(&[tcp(2222, by_group("sg-m"))]).finds(SSH_IN, Bad, &["lets nobody in", authorize]);
+        let_in(&[rule("udp", Some((22, 22)), &[by_group("sg-m")])]).finds(SSH_IN, Bad, &["lets nobody in"]);
+        let_in(&[tcp(22, by_group("sg-9"))]).finds(
+            SSH_IN,
+            Bad,
+            &["lets in sg-9", "not the manager (sg-m, 10.1.1.0/24)", authorize],
+        );
+        let_in(&[tcp(22, cidr("10.2.0.0/16"))]).finds(SSH_IN, Bad, &["10.2.0.0/16"]);
+        let_in(&[tcp(22, list())]).finds(SSH_IN, Skipped, &["lets in pl-1"]);
+        let revoke = "revoke-security-group-ingress --group-id sg-t --protocol tcp --port 22 --cidr 0.0.0.0/0 --region eu-west-1";
+        let_in(&[tcp(22, cidr("0.0.0.0/0"))]).finds(SSH_IN, Warning, &["sg-t lets in 0.0.0.0/0 on port 22", revoke]);
+        let_in(&[tcp(22, by_group("sg-m")), rule("-1", None, &[cidr("0.0.0.0/0")])]).finds(
+            SSH_IN,
+            Warning,
+            &["--protocol -1 --cidr"],
+        );
+        let_in(&[tcp(22, by_group("sg-m")), tcp(22, cidr("::/0"))]).finds(
+            SSH_IN,
+            Warning,
+            &["Ipv6Ranges=[{CidrIpv6=::/0}]"],
+        );
+    }
+
+    #[test]
+    fn a_manager_that_comes_over_the_internet_has_an_address_and_no_group() {
+        let public = |cidr: Option<&str>, peer: Peer| {
+            World::with(|world| {
+                world.use_public_ip = true;
+                world.manager.cidr = cidr.map(str::to_owned);
+                world.tasks[0].ingress = vec![tcp(22, peer)];
+                world.manager_groups[0].egress = vec![rule("-1", None, &[Peer::Cidr("0.0.0.0/0".into())])];
+            })
+        };
+        public(Some("192.0.2.1/32"), by_group("sg-m")).finds(
+            SSH_IN,
+            Bad,
+            &["sg-m", "not the manager (192.0.2.1/32)", "--cidr 192.0.2.1/32"],
+        );
+        public(None, by_group("sg-m")).finds(SSH_IN, Skipped, &["does not say"]);
+        assert!(
+            public(Some("192.0.2.1/32"), cidr("192.0.2.0/24")).judged().iter().all(|finding| finding.verdict == Good)
+        );
+    }
+
+    #[test]
+    fn where_nobody_knows_the_manager_an_open_port_is_not_called_good() {
+        let unknown = |rules: &[Rule]| {
+            World::with(|world| {
+                world.manager = Manager::default();
+                world.manager_subnets.clear();
+                world.tasks[0].ingress = rules.to_vec();
+            })
+        };
+        unknown(&[tcp(22, by_group("sg-m"))]).finds(SSH_IN, Skipped, &["lets in sg-m on port 22"]);
+        unknown(&[]).finds(SSH_IN, Bad, &["lets nobody in"]);
+    }
+
+    #[test]
+    fn groups_must_exist_in_the_vpc_of_the_subnets() {
+        let missing = World::with(|world| world.named.push("sg-9".into()));
+        missing.finds(GROUPS, Bad, &["not there in eu-west-1: sg-9"]);
+        let elsewhere = World::with(|world| world.tasks[0].vpc = "vpc-2".into());
+        elsewhere.finds(GROUPS, Bad, &["sg-t is in vpc-2, the subnets are in vpc-1"]);
+    }
+
+    #[test]
+    fn tasks_and_manager_get_out_to_gitlab_and_aws() {
+        let out = |rules: &[Rule]| World::with(|world| world.tasks[0].egress = rules.to_vec());
+        let authorize = "authorize-security-group-egress --group-id sg-t --ip-permissions 'IpProtocol=tcp,FromPort=443";
+        out(&[]).finds(TASK_OUT, Bad, &["sg-t lets tasks out to nobody on port 443", authorize]);
+        out(&[tcp(80, cidr("0.0.0.0/0"))]).finds(TASK_OUT, Bad, &["port 443"]);
+        out(&[tcp(443, list()), tcp(443, cidr("10.0.0.0/8"))]).finds(TASK_OUT, Skipped, &["to pl-1, 10.0.0.0/8 only"]);
+        let odd = World::with(|world| {
+            world.gitlab_port = 8443;
+            world.tasks[0].egress = vec![tcp(443, cidr("0.0.0.0/0"))];
+            world.manager_groups[0].egress.push(tcp(8443, cidr("0.0.0.0/0")));
+        });
+        odd.finds(TASK_OUT, Bad, &["port 8443"]);
+        let of_manager = |rules: &[Rule]| World::with(|world| world.manager_groups[0].egress = rules.to_vec());
+        of_manager(&[tcp(22, by_group("sg-t"))]).finds(MANAGER_OUT, Bad, &["the manager out to nobody on port 443"]);
+        of_manager(&[tcp(443, cidr("0.0.0.0/0"))]).finds(
+            MANAGER_OUT,
+            Bad,
+            &[
+                "sg-m does not let the manager out to the tasks on port 22",
+                "FromPort=22,ToPort=22,UserIdGroupPairs=[{GroupId=sg-t}]",
+            ],
+        );
+        World::with(|world| world.manager_groups.clear()).finds(MANAGER_OUT, Bad, &["not there in eu-west-1: sg-m"]);
+    }
+
+    #[test]
+    fn the_default_group_is_judged_where_none_is_named() {
+        let default = World::with(|world| world.named.clear());
+        let findings = default.judged();
+        assert!(
+            findings[0].evidence.starts_with("none is named, so tasks have the VPC's default: sg-t"),
+            "{findings:?}"
+        );
+    }
+}

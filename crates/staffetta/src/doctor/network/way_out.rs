@@ -313,3 +313,232 @@ fn closed_endpoints(
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use aws::inspect::{Container, LogDriver, Peer, Route, Rule};
+
+    use super::*;
+    use crate::doctor::Verdict::{self, Bad, Good, Skipped, Unknown};
+
+    const REGION: &str = "eu-west-1";
+
+    fn subnet(id: &str) -> Subnet {
+        Subnet { id: id.into(), vpc: "vpc-1".into(), cidr: "10.1.0.0/24".into(), ..Subnet::default() }
+    }
+
+    fn table(id: &str, target: Option<RouteTarget>) -> RouteTable {
+        let route = |destination: &str, target| Route { destination: destination.into(), target, active: true };
+        let out = target.map(|target| route("0.0.0.0/0", target));
+        let routes = [route("10.1.0.0/16", RouteTarget::Local)].into_iter().chain(out).collect();
+        RouteTable { id: id.into(), vpc: "vpc-1".into(), main: true, subnets: Vec::new(), routes }
+    }
+
+    fn internet() -> Option<RouteTarget> {
+        Some(RouteTarget::InternetGateway("igw-1".into()))
+    }
+
+    fn nat() -> Option<RouteTarget> {
+        Some(RouteTarget::NatGateway("nat-1".into()))
+    }
+
+    fn needs_of_usual_tasks() -> Needs {
+        let container = Container {
+            image: format!("123456789012.dkr.ecr.{REGION}.amazonaws.com/ci-dev/task:latest"),
+            log: Some(LogDriver { name: "awslogs".into(), ..LogDriver::default() }),
+            ..Container::default()
+        };
+        needs(&TaskDefinition { containers: vec![container], ..TaskDefinition::default() }, REGION)
+    }
+
+    /// Every endpoint that usual tasks need, and their group.
+    fn endpoints() -> (Vec<VpcEndpoint>, Vec<SecurityGroup>) {
+        let endpoint = |service: &str, interface| VpcEndpoint {
+            id: format!("vpce-{service}"),
+            service: format!("com.amazonaws.{REGION}.{service}"),
+            interface,
+            state: "available".into(),
+            security_groups: if interface { vec!["sg-e".into()] } else { Vec::new() },
+            route_tables: if interface { Vec::new() } else { vec!["rtb-1".into()] },
+            private_dns: interface,
+            ..VpcEndpoint::default()
+        };
+        let rule = Rule { protocol: "tcp".into(), ports: Some((443, 443)), peers: vec![Peer::Group("sg-t".into())] };
+        let group = SecurityGroup { id: "sg-e".into(), ingress: vec![rule], ..SecurityGroup::default() };
+        let interfaces = ["ecr.api", "ecr.dkr", "logs"].map(|service| endpoint(service, true));
+        (interfaces.into_iter().chain([endpoint("s3", false)]).collect(), vec![group])
+    }
+
+    struct Case {
+        public: bool,
+        gitlab: &'static str,
+        needs: Option<Needs>,
+        table: RouteTable,
+        endpoints: Vec<VpcEndpoint>,
+        groups: Vec<SecurityGroup>,
+    }
+
+    fn case(public: bool, target: Option<RouteTarget>) -> Case {
+        let needs = Some(needs_of_usual_tasks());
+        let gitlab = "gitlab.example.com";
+        Case { public, gitlab, needs, table: table("rtb-1", target), endpoints: Vec::new(), groups: Vec::new() }
+    }
+
+    /// Without any way to the internet, and with every endpoint.
+    fn isolated() -> Case {
+        let (endpoints, groups) = endpoints();
+        Case { endpoints, groups, ..case(false, None) }
+    }
+
+    impl Case {
+        fn judged(&self) -> Vec<Finding> {
+            let wanted = Wanted {
+                region: REGION,
+                assign_public_ip: self.public,
+                gitlab_host: self.gitlab,
+                groups: &["sg-t".to_owned()],
+                needs: self.needs.as_ref(),
+            };
+            let tables = std::slice::from_ref(&self.table);
+            check(&wanted, &[subnet("subnet-1")], tables, &self.endpoints, &self.groups)
+        }
+
+        /// The one finding of this check, and that the other one is good.
+        fn finds(&self, check: &str, verdict: Verdict, words: &[&str]) {
+            let findings = self.judged();
+            let (of_check, others): (Vec<_>, Vec<_>) = findings.iter().partition(|finding| finding.check == check);
+            assert_eq!(of_check.len(), 1, "{findings:?}");
+            assert_eq!(of_check[0].verdict, verdict, "{findings:?}");
+            assert!(others.iter().all(|finding| finding.verdict <= Skipped), "{findings:?}");
+            let text = format!("{} {}", of_check[0].evidence, of_check[0].fix);
+            assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn tasks_get_out_by_a_gateway_with_a_public_address_or_by_nat() {
+        let gone = |mut case: Case| {
+            case.table.routes[1].active = false;
+            case
+        };
+        let transit = || Some(RouteTarget::TransitGateway("tgw-1".into()));
+        let peering = || Some(RouteTarget::Peering("pcx-1".into()));
+        for (case, verdict, words) in [
+            (case(true, internet()), Good, &["subnet-1 (rtb-1): by igw-1"][..]),
+            (case(false, nat()), Good, &["by nat-1"]),
+            (case(true, nat()), Good, &["by nat-1"]),
+            (case(false, transit()), Skipped, &["by tgw-1", "--run"]),
+            (
+                case(false, internet()),
+                Bad,
+                &["igw-1, and tasks get no public address", "assign_public_ip = true", "replace-route"],
+            ),
+            (case(true, None), Bad, &["a public address is of no use", "create-route --route-table-id rtb-1"]),
+            (case(false, None), Bad, &["no route to the internet"]),
+            (case(false, peering()), Bad, &["no route to the internet"]),
+            (gone(case(false, nat())), Bad, &["nat-1, which is gone"]),
+            (gone(case(true, internet())), Bad, &["igw-1, which is gone"]),
+        ] {
+            case.finds(WAY_OUT, verdict, words);
+        }
+    }
+
+    #[test]
+    fn without_a_way_out_exactly_the_missing_endpoints_are_named() {
+        isolated().finds(WAY_OUT, Skipped, &["endpoints for ecr.api, ecr.dkr, s3, logs", "gitlab.example.com"]);
+        let all = "missing for ecr.api, ecr.dkr, s3, logs";
+        case(false, None).finds(
+            WAY_OUT,
+            Bad,
+            &[all, "--service-name com.amazonaws.eu-west-1.ecr.api --subnet-ids subnet-1"],
+        );
+        for service in ["ecr.api", "ecr.dkr", "s3", "logs"] {
+            let mut case = isolated();
+            case.endpoints.retain(|endpoint| !endpoint.service.ends_with(service));
+            case.finds(
+                WAY_OUT,
+                Bad,
+                &[&format!("missing for {service}"), &format!("com.amazonaws.eu-west-1.{service} ")],
+            );
+        }
+        let mut case = isolated();
+        case.endpoints[3].route_tables = vec!["rtb-9".into()];
+        case.finds(
+            WAY_OUT,
+            Bad,
+            &["missing for s3", "modify-vpc-endpoint --vpc-endpoint-id vpce-s3 --add-route-table-ids rtb-1"],
+        );
+    }
+
+    #[test]
+    fn endpoints_do_not_lead_to_other_registries_nor_to_gitlab_com() {
+        let hub = Needs { services: Vec::new(), abroad: vec!["alpine:3".into()] };
+        Case { needs: Some(hub), ..isolated() }.finds(WAY_OUT, Bad, &["alpine:3 is not in ECR of eu-west-1"]);
+        Case { gitlab: "gitlab.com", ..isolated() }.finds(WAY_OUT, Bad, &["gitlab.com is not reached"]);
+        Case { needs: None, ..isolated() }.finds(WAY_OUT, Unknown, &["is not known"]);
+    }
+
+    #[test]
+    fn an_endpoint_that_lets_nobody_through_is_found_even_where_there_is_another_way() {
+        let with_nat = || Case { table: table("rtb-1", nat()), ..isolated() };
+        isolated().finds(ENDPOINTS, Good, &["ecr.api, ecr.dkr, logs let the tasks in"]);
+        for make in [isolated as fn() -> Case, with_nat] {
+            let mut closed = make();
+            closed.groups[0].ingress.clear();
+            closed.endpoints.truncate(1);
+            closed.needs = Some(Needs { services: vec!["ecr.api"], abroad: Vec::new() });
+            let command =
+                "authorize-security-group-ingress --group-id sg-e --protocol tcp --port 443 --source-group sg-t";
+            closed.finds(ENDPOINTS, Bad, &["vpce-ecr.api", "(sg-e)", command]);
+            let mut pending = make();
+            pending.endpoints[0].state = "pending".into();
+            pending.finds(ENDPOINTS, Bad, &["vpce-ecr.api for com.amazonaws.eu-west-1.ecr.api is pending"]);
+        }
+        let mut nameless = isolated();
+        nameless.endpoints[2].private_dns = false;
+        nameless.finds(
+            ENDPOINTS,
+            Bad,
+            &["vpce-logs", "modify-vpc-endpoint --vpc-endpoint-id vpce-logs --private-dns-enabled"],
+        );
+        // Nothing is sent there: the names lead to the internet.
+        let mut beside = with_nat();
+        for endpoint in &mut beside.endpoints {
+            endpoint.private_dns = false;
+        }
+        beside.groups.clear();
+        beside.finds(ENDPOINTS, Good, &["none is in the way"]);
+        let mut of_others = with_nat();
+        of_others.endpoints[0].service = format!("com.amazonaws.{REGION}.sqs");
+        of_others.groups[0].ingress[0].peers = vec![Peer::Cidr("10.1.0.0/16".into())];
+        of_others.finds(ENDPOINTS, Good, &["ecr.dkr, logs let the tasks in"]);
+    }
+
+    #[test]
+    fn a_subnet_has_the_table_that_names_it_or_the_main_one_of_its_vpc() {
+        let mut own = table("rtb-own", None);
+        own.main = false;
+        own.subnets = vec!["subnet-1".into()];
+        let mut other = table("rtb-other", None);
+        other.vpc = "vpc-2".into();
+        let tables = [other, table("rtb-main", None), own];
+        let of = |id: &str| table_of(&subnet(id), &tables).map(|table| table.id.as_str());
+        assert_eq!((of("subnet-1"), of("subnet-2")), (Some("rtb-own"), Some("rtb-main")));
+    }
+
+    #[test]
+    fn what_a_task_needs_follows_from_its_containers() {
+        let image = |region: &str| format!("123456789012.dkr.ecr.{region}.amazonaws.com/ci:1");
+        let secret = |from: &str| vec![from.to_owned()];
+        let container = |image: String, secrets| Container { image, secrets, ..Container::default() };
+        for (container, services, abroad) in [
+            (container(image(REGION), Vec::new()), &["ecr.api", "ecr.dkr", "s3"][..], 0),
+            (container(image("us-east-1"), Vec::new()), &[], 1),
+            (container("alpine".into(), secret("arn:aws:secretsmanager:eu-west-1:1:secret:a")), &["secretsmanager"], 1),
+            (container("alpine".into(), secret("/ci/parameter")), &["ssm"], 1),
+        ] {
+            let needs = needs(&TaskDefinition { containers: vec![container], ..TaskDefinition::default() }, REGION);
+            assert_eq!((&needs.services[..], needs.abroad.len()), (services, abroad));
+        }
+    }
+}
