@@ -68,7 +68,10 @@ pub(crate) fn of_answer(status: u16, code: &str, message: &str) -> CallError {
     let words = message.to_lowercase();
     if status == 429 || THROTTLE_CODES.contains(&code) || THROTTLE_WORDS.iter().any(|word| words.contains(word)) {
         CallError::Throttled(refusal.to_string())
-    } else if status >= 500 || ["ServerException", "InternalFailure", "RequestTimeout"].contains(&code) {
+    // 501 is no trouble: whoever answers there has no such call.
+    } else if (status >= 500 && status != 501)
+        || ["ServerException", "InternalFailure", "RequestTimeout"].contains(&code)
+    {
         CallError::NoAnswer(format!("{status} {refusal}"))
     } else {
         CallError::Refused(refusal)
@@ -180,6 +183,11 @@ mod tests {
                 "{status} {code}"
             );
         }
+    }
+
+    #[test]
+    fn a_call_that_is_not_there_is_a_refusal() {
+        assert!(matches!(of_answer(501, "NotImplemented", ""), CallError::Refused(_)));
     }
 
     #[test]

@@ -204,3 +204,52 @@ fn judge_openness(id: u64, details: &RunnerDetails) -> Finding {
     let locked = if details.locked { ", locked to its projects" } else { "" };
     Finding::good(SETTINGS, format!("runner {id} is not paused{locked}, and takes jobs of every branch"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict::{self, Bad, Good, Warning};
+
+    fn details(tags: &[&str], run_untagged: bool) -> RunnerDetails {
+        RunnerDetails {
+            paused: false,
+            locked: false,
+            access_level: "not_protected".into(),
+            run_untagged,
+            tag_list: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn tags_are_compared_with_those_of_the_file() {
+        let cases: [(&[&str], bool, Option<&[&str]>, Verdict, &str); 8] = [
+            (&["dev"], false, Some(&["dev"]), Good, ""),
+            (&["fargate", "dev"], false, Some(&["dev", "fargate"]), Good, ""),
+            (&["fargate"], false, Some(&["dev"]), Bad, "Jobs with the tag dev wait for ever"),
+            (&["dev", "production"], false, Some(&["dev"]), Warning, "Jobs with the tag production run"),
+            (&["dev"], true, Some(&["dev"]), Warning, "Jobs without tags run"),
+            (&[], false, None, Bad, "No job fits it"),
+            (&[], true, None, Good, ""),
+            (&["dev"], false, None, Good, ""),
+        ];
+        for (has, untagged, wanted, verdict, breaks) in cases {
+            let wanted: Option<Vec<String>> = wanted.map(|tags| tags.iter().map(|tag| (*tag).to_owned()).collect());
+            let found = judge_tags(7, wanted.as_deref(), &details(has, untagged));
+            assert_eq!(found.verdict, verdict, "{has:?} {wanted:?}: {found:?}");
+            assert!(found.breaks.contains(breaks), "{found:?}");
+            assert!(verdict == Good || found.fix.contains("runner 7"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_told_in_time_before_it_ends() {
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().expect("a time");
+        let known = |end: Option<&str>| {
+            let token_expires_at = end.map(|end| end.parse().expect("a time"));
+            judge_token(&Verified::Valid(Known { id: Some(7), token_expires_at }), now).verdict
+        };
+        assert_eq!(known(None), Good);
+        assert_eq!(known(Some("2026-11-25T00:00:01Z")), Good);
+        assert_eq!(known(Some("2026-11-24T23:59:59Z")), Warning);
+    }
+}

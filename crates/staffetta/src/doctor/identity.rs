@@ -22,17 +22,17 @@ pub async fn check(subject: &Subject, session: &Session) -> Vec<Finding> {
         // That AWS is not reached is said once, beside this.
         Err(error) => Finding::unknown(CLOCK, format!("AWS's clock: {error}"), "It is seen once AWS is reached."),
     };
-    vec![judge(subject, session.region(), &identity), clock]
+    vec![judge(subject.account.as_deref(), session.region(), &identity), clock]
 }
 
-fn judge(subject: &Subject, region: &str, identity: &Result<Identity, CallError>) -> Finding {
+fn judge(account: Option<&str>, region: &str, identity: &Result<Identity, CallError>) -> Finding {
     let identity = match identity {
         Ok(identity) => identity,
         Err(error) => return Finding::not_seen(IDENTITY, "sts:GetCallerIdentity", error),
     };
     let evidence = format!("{} in account {}, {region}", identity.arn, identity.account);
-    match &subject.account {
-        Some(expected) if *expected != identity.account => Finding::bad(
+    match account {
+        Some(expected) if expected != identity.account => Finding::bad(
             IDENTITY,
             format!("{evidence}; the deployment is for account {expected}"),
             "Everything else is looked for in the wrong account.",
@@ -64,6 +64,17 @@ pub fn clock(whose: &str, theirs: SystemTime, ours: SystemTime) -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::Verdict::{self, Bad, Good, Warning};
+
+    #[test]
+    fn credentials_of_another_account_are_found() {
+        let identity = Identity { account: "111111111111".into(), arn: "arn:aws:iam::111111111111:user/ada".into() };
+        let judged = |account| judge(account, "eu-west-1", &Ok(identity.clone()));
+        assert_eq!(judged(None).verdict, Good);
+        assert_eq!(judged(Some("111111111111")).verdict, Good);
+        let wrong = judged(Some("222222222222"));
+        assert_eq!(wrong.verdict, Bad);
+        assert!(wrong.evidence.contains("111111111111") && wrong.fix.contains("222222222222"), "{wrong:?}");
+    }
 
     #[test]
     fn a_clock_is_wrong_from_five_minutes_on_in_either_direction() {

@@ -23,6 +23,8 @@ mod trial_run;
 use std::time::Duration;
 
 use aws::{Session, inspect};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use job::secret::SecretString;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -83,8 +85,8 @@ pub struct Wishes {
 pub async fn examine(written: Written, wishes: &Wishes) -> Vec<Finding> {
     let name = written.name().to_owned();
     let look = async {
-        match written.subject().await {
-            Ok(subject) => (examine_subject(&subject, wishes.personal.as_ref()).await, Some(subject)),
+        match written.subject().boxed().await {
+            Ok(subject) => (examine_subject(&subject, wishes.personal.as_ref()).boxed().await, Some(subject)),
             Err(finding) => (vec![finding], None),
         }
     };
@@ -93,7 +95,7 @@ pub async fn examine(written: Written, wishes: &Wishes) -> Vec<Finding> {
         () = wishes.stop.cancelled() => return Vec::new(),
     };
     if let Some(subject) = subject.filter(|_| wishes.trial_run) {
-        findings.extend(trial_run::check(&subject, &wishes.stop).await);
+        findings.extend(trial_run::check(&subject, &wishes.stop).boxed().await);
     }
     for finding in &mut findings {
         finding.environment = Some(name.clone());
@@ -116,17 +118,18 @@ async fn examine_subject(subject: &Subject, personal: Option<&SecretString>) -> 
             )],
         }
     };
-    let (of_gitlab, of_aws) = tokio::join!(within("gitlab-reachable", gitlab::check(subject, personal)), of_aws);
+    let (of_gitlab, of_aws) =
+        tokio::join!(within("gitlab-reachable", gitlab::check(subject, personal).boxed()), of_aws);
     [of_gitlab, of_aws].concat()
 }
 
 /// One line for each file of checks, side by side.
 async fn examine_aws(subject: &Subject, session: &Session) -> Vec<Finding> {
     let (identity, permissions, cluster, task) = tokio::join!(
-        within("aws-identity", identity::check(subject, session)),
-        within("manager-role", permissions::check(subject, session)),
-        within("cluster", cluster::check(subject, session)),
-        within("task-definition", examine_task(subject, session)),
+        within("aws-identity", identity::check(subject, session).boxed()),
+        within("manager-role", permissions::check(subject, session).boxed()),
+        within("cluster", cluster::check(subject, session).boxed()),
+        within("task-definition", examine_task(subject, session).boxed()),
     );
     [identity, permissions, cluster, task].concat()
 }
@@ -143,19 +146,23 @@ async fn examine_task(subject: &Subject, session: &Session) -> Vec<Finding> {
             Err(finding) => return vec![finding],
         };
         let (roles, images, logs) = tokio::join!(
-            roles::check(fargate, session, definition),
-            image::check(subject, session, definition),
-            logs::check(session, definition),
+            roles::check(fargate, session, definition).boxed(),
+            image::check(subject, session, definition).boxed(),
+            logs::check(session, definition).boxed(),
         );
         [task_definition::check(fargate.ssh_port, definition), roles, images, logs].concat()
     };
-    let (of_definition, network, quota) =
-        tokio::join!(of_definition, network::check(subject, session, known), quota::check(subject, session, known),);
+    let (of_definition, network, quota) = tokio::join!(
+        of_definition,
+        network::check(subject, session, known).boxed(),
+        quota::check(subject, session, known).boxed(),
+    );
     [of_definition, network, quota].concat()
 }
 
-/// Checks that take too long become one finding: `check` is the first of their ids.
-async fn within(check: &'static str, looking: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
+/// Checks that take too long become one finding: `check` is the first of their ids. Calls of AWS are large futures: all of them
+/// in one would be more than the stack of a thread.
+async fn within(check: &'static str, looking: BoxFuture<'_, Vec<Finding>>) -> Vec<Finding> {
     timeout(LONGEST, looking).await.unwrap_or_else(|_| {
         let evidence = format!("no end after {} s", LONGEST.as_secs());
         vec![Finding::unknown(check, evidence, "Check this machine's network, and run doctor again.")]
