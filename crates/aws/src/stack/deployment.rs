@@ -45,6 +45,8 @@ pub struct ManagerService {
     pub concurrent: u32,
     /// One of CloudWatch Logs' numbers.
     pub log_retention_days: u32,
+    /// Of a shared manager: the ARN of a policy, on its own two roles. Others have their environment's.
+    pub permissions_boundary: Option<String>,
 }
 
 /// Where something runs, and as whom it is deployed there.

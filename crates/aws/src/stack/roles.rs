@@ -66,7 +66,7 @@ pub(super) fn shared_manager_role(deployment: &Deployment, place: &Place) -> Rol
         conditions: Vec::new(),
         why: "everything that a shared manager does in AWS it does as the manager role of the job's environment",
     };
-    service_role(manager, Purpose::SharedManager, deployment.manager_name(manager), vec![take])
+    service_role(deployment, manager, Purpose::SharedManager, deployment.manager_name(manager), vec![take])
 }
 
 /// With which ECS prepares a manager's own task.
@@ -83,13 +83,19 @@ pub(super) fn manager_execution_role(deployment: &Deployment, manager: ManagerOf
         why: "ECS puts the runner tokens into the manager's environment",
     });
     let name = deployment.manager_execution_role_name(manager);
-    service_role(manager, Purpose::ManagerExecution, name, statements)
+    service_role(deployment, manager, Purpose::ManagerExecution, name, statements)
 }
 
-fn service_role(manager: ManagerOf, purpose: Purpose, name: String, statements: Vec<Statement>) -> Role {
+fn service_role(
+    deployment: &Deployment,
+    manager: ManagerOf,
+    purpose: Purpose,
+    name: String,
+    statements: Vec<Statement>,
+) -> Role {
     let (environment, boundary) = match manager {
         ManagerOf::One(environment) => (Some(environment.name.clone()), environment.permissions_boundary.clone()),
-        ManagerOf::All(_) => (None, None),
+        ManagerOf::All(_) => (None, deployment.service.permissions_boundary.clone()),
     };
     Role {
         purpose,

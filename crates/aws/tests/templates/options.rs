@@ -64,6 +64,7 @@ pub fn deployment(environments: Vec<Environment>) -> Deployment {
             architecture: Architecture::X86_64,
             concurrent: 10,
             log_retention_days: 30,
+            permissions_boundary: None,
         },
         environments,
         tags: BTreeMap::new(),
@@ -169,8 +170,12 @@ pub fn every_option() -> Vec<(&'static str, Deployment)> {
         architecture: Architecture::Arm64,
         concurrent: 100,
         log_retention_days: 3653,
+        permissions_boundary: None,
     };
     managers.push(("the manager's service", service));
+    let mut bounded = shared();
+    bounded.service.permissions_boundary = Some(policy("boundary"));
+    managers.push(("a shared manager with a boundary", bounded));
     let mut dashes = usual();
     dashes.environments = ["a-1", "a1", "a-b", "ab"].map(environment).to_vec();
     managers.push(("names with dashes", dashes));

@@ -133,6 +133,11 @@ fn a_boundary_is_on_every_role_that_is_made() {
     let roles = roles(&deployment(vec![environment]));
     assert_eq!(roles.len(), 4);
     assert!(roles.iter().all(|role| role.boundary.as_deref() == Some("arn:aws:iam::111111111111:policy/boundary")));
+    let mut deployment = shared();
+    deployment.service.permissions_boundary = Some("arn:aws:iam::111111111111:policy/boundary".into());
+    let bounded: Vec<_> = aws::stack::roles(&deployment).into_iter().filter(|role| role.boundary.is_some()).collect();
+    let names: Vec<_> = bounded.iter().map(|role| role.name.as_str()).collect();
+    assert_eq!(names, ["ci-manager", "ci-manager-execution"]);
 }
 
 #[test]

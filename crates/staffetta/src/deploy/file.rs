@@ -17,7 +17,7 @@ use crate::config::section::{Report, STAFFETTA_TOML, Section};
 use crate::config::{self, Mistakes, Remark};
 pub use environment::name_mistake;
 use environment::{architecture, environment, image, retention, tags};
-use place::{Defaults, defaults, place};
+use place::{Defaults, defaults, iam_arn, place};
 pub use place::{is_account, is_id, is_region};
 pub use sizes::is_fargate_size;
 use sizes::size;
@@ -143,9 +143,17 @@ fn principal(section: &mut Section, mode: Mode) -> String {
     principal
 }
 
-/// Keys that say where a shared manager runs.
-const PLACE: [&str; 7] =
-    ["account", "region", "vpc", "subnets", "assign_public_ip", "deploy_role", "deploy_external_id"];
+/// Keys for a shared manager: where it runs, and what bounds its roles.
+const SHARED_ONLY: [&str; 8] = [
+    "account",
+    "region",
+    "vpc",
+    "subnets",
+    "assign_public_ip",
+    "deploy_role",
+    "deploy_external_id",
+    "permissions_boundary",
+];
 
 /// `[manager_service]`; the place only where one manager serves all.
 fn manager_service(
@@ -160,6 +168,7 @@ fn manager_service(
         architecture: aws::stack::Architecture::X86_64,
         concurrent: 10,
         log_retention_days: 30,
+        permissions_boundary: None,
     };
     let Some(mut table) = section.section("manager_service") else {
         if mode == Mode::Shared {
@@ -177,7 +186,7 @@ fn manager_service(
     let shared_place = if mode == Mode::Shared {
         Some(place(&mut table, defaults))
     } else {
-        for key in PLACE {
+        for key in SHARED_ONLY {
             table.skip(key);
             if table.contains(key) {
                 table.wrong(key, "is for `manager = \"shared\"`: an environment's own manager runs beside it");
@@ -193,6 +202,9 @@ fn manager_service(
         architecture: architecture(&mut table),
         concurrent: table.at_least_one("concurrent").unwrap_or(default.concurrent),
         log_retention_days: retention(&mut table),
+        permissions_boundary: shared_place
+            .as_ref()
+            .and_then(|place| iam_arn(&mut table, "permissions_boundary", "policy", place)),
     };
     table.finish(&[]);
     (service, shared_place)

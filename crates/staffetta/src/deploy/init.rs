@@ -153,6 +153,8 @@ fn manager_service(manager: &Manager) -> String {
 #assign_public_ip = false
 #deploy_role = "arn:aws:iam::123456789012:role/deploy"
 #deploy_external_id = "some-agreed-text"
+# With "shared": on its two roles. The roles of an environment have that environment's.
+#permissions_boundary = "arn:aws:iam::123456789012:policy/my-boundary"
 "##,
         vpc = line("vpc", vpc, "\"vpc-0123456789abcdef0\""),
         subnets = line("subnets", subnets, "[\"subnet-0123456789abcdef0\"]"),
@@ -201,7 +203,8 @@ subnets = {subnets}
 #job_role_policies = ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
 #job_role_inline_policy = '{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}}]}}'
 #job_role = "arn:aws:iam::{arns}:role/my-jobs"
-# Roles that you made instead of those that `apply` makes: `staffetta deploy policy` shows what they need. No default.
+# Roles that you made instead of those that `apply` makes. `staffetta deploy policy` shows what each needs, as long as its
+# key is not there. No default.
 #execution_role = "arn:aws:iam::{arns}:role/my-execution"
 #manager_role = "arn:aws:iam::{arns}:role/my-manager"
 # A policy that bounds every role that is made. No default.

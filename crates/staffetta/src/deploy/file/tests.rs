@@ -112,6 +112,7 @@ subnets = ["subnet-a"]
 assign_public_ip = true
 deploy_role = "arn:aws:iam::111111111111:role/deploy"
 deploy_external_id = "m1"
+permissions_boundary = "arn:aws:iam::111111111111:policy/m"
 image = "example.com/m:1"
 cpu = "0.5 vCPU"
 memory = "1 GB"
