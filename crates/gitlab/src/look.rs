@@ -76,10 +76,11 @@ fn unreached(error: reqwest::Error) -> Unreached {
     let mut is_tls = false;
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-        is_tls |= error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>());
+        is_tls |= error.is::<rustls::Error>();
         causes.push(error.to_string());
-        cause = error.source();
+        // The source of an io::Error is that of what it holds, and not that itself.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = held.map(|held| held as &(dyn Error + 'static)).or_else(|| error.source());
     }
     let text = describe(error);
     match is_connect {
