@@ -1,5 +1,7 @@
 //! What runs in a cluster.
 
+use aws_sdk_ecs::types::DesiredStatus;
+
 use crate::errors::CallError;
 use crate::session::Session;
 
@@ -10,7 +12,8 @@ pub async fn running_tasks(session: &Session, cluster: &str) -> Result<Vec<Strin
     let mut arns = Vec::new();
     let mut next = None;
     loop {
-        let page = ecs.list_tasks().cluster(cluster).set_next_token(next).send().await;
+        let page = ecs.list_tasks().cluster(cluster).desired_status(DesiredStatus::Running).set_next_token(next);
+        let page = page.send().await;
         let page = match page.map_err(|error| CallError::of_sdk(&error)) {
             Err(CallError::Refused(refusal)) if refusal.code == "ClusterNotFoundException" => return Ok(Vec::new()),
             page => page?,

@@ -189,7 +189,7 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
     statements
 }
 
-/// What `doctor --run` does like a manager; `destroy --stop-jobs` lists and stops tasks too.
+/// What `doctor --run` does like a manager; `destroy --even-with-running-jobs` lists and stops tasks too.
 fn trial(deployment: &Deployment, environment: &Environment) -> Vec<Statement> {
     manager_statements(&ManagerWork { cache_bucket: None, ..manager_work(deployment, environment) })
 }

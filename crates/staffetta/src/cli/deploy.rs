@@ -2,28 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use aws::stack::cloudformation::CloudFormation;
-use aws::stack::{Deployment, Environment, ManagerMode, Stack, StackKind, TASK_SECURITY_GROUP, roles, stacks};
+use aws::stack::{
+    Deployment, Environment, ManagerMode, Stack, StackKind, TASK_SECURITY_GROUP, operators, roles, stacks,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{FAILED, UNUSABLE, deploy_init, logging};
-use crate::deploy::apply::{Work, apply, tell_states};
+use super::{FAILED, INTERRUPTED, UNUSABLE, deploy_init, logging};
+use crate::deploy::apply::{Applied, Work, apply, manager_of, tell_states};
 use crate::deploy::config_toml::config_toml;
+use crate::deploy::costs::Costs;
 use crate::deploy::destroy::{destroy, left, running_jobs};
+use crate::deploy::file::{self, Loaded};
 use crate::deploy::operate::{Failure, token};
 use crate::deploy::places::Places;
 use crate::deploy::preflight::{self, NotFit};
 use crate::deploy::progress::{Progress, Told};
-use crate::deploy::{file, plan, review};
+use crate::deploy::tokens::{Outside, Provided, provide};
+use crate::deploy::{plan, review};
 use crate::registration::ask;
-
-/// Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
 
 /// Environments from a file, made by CloudFormation
 #[derive(Debug, Subcommand)]
@@ -57,7 +60,7 @@ struct Which {
 #[command(after_help = "Nothing is changed: the change sets that CloudFormation makes for it are deleted again.
 
 --json prints one object: `stacks`, each with `stack`, `status`, `action` (create, update, no_change, blocked), `changes`, `notes`
-and `missing`.
+and `missing`; and `costs` of the whole file, in US dollars: `monthly`, `monthly_total` and `job_minutes`.
 
 Exit codes: 0 shown, 1 the file does not fit the account, 2 it cannot be looked at, 130 Ctrl-C.
 
@@ -80,7 +83,7 @@ and its runner tokens are there: what is missing is told with the commands that 
 
 --json prints one object for each event.
 
-Exit codes: 0 all is as the file says, 1 it is not, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
+Exit codes: 0 the stacks are as the file says, 1 they are not, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
 
 Example:
   staffetta deploy apply"
@@ -141,12 +144,16 @@ pub struct TemplateArguments {
 
 /// Print the policy of each role, and why it needs what it may do
 #[derive(Debug, Args)]
-#[command(after_help = "AWS is not asked.
+#[command(
+    after_help = "Without --environment also what the operator needs: whoever runs deploy and doctor, and each deploy_role. AWS is not asked.
+
+--json prints one object: `roles` and `operators`, each with its policy as IAM has it and `why` by statement.
 
 Exit codes: 0 printed, 2 the file cannot be used.
 
 Example:
-  staffetta deploy policy --environment production")]
+  staffetta deploy policy --environment production"
+)]
 pub struct PolicyArguments {
     #[command(flatten)]
     which: Which,
@@ -186,21 +193,22 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 /// What the file asks for.
 struct Wanted {
-    deployment: Deployment,
+    loaded: Loaded,
     stacks: Vec<Stack>,
 }
 
 fn load(which: &Which) -> anyhow::Result<Wanted> {
-    let file::Loaded { deployment, warnings, .. } = file::load(&which.file)?;
-    for warning in warnings {
+    let loaded = file::load(&which.file)?;
+    for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
+    let deployment = &loaded.deployment;
     let known: Vec<_> = deployment.environments.iter().map(|environment| environment.name.as_str()).collect();
     if let Some(unknown) = which.environments.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(anyhow!("there is no environment {unknown:?}; the file has {}", known.join(", ")));
     }
-    let stacks = stacks(&deployment, &|environments, group| config_toml(&deployment, environments, group));
-    Ok(Wanted { deployment, stacks })
+    let stacks = stacks(deployment, &|environments, group| config_toml(deployment, environments, group));
+    Ok(Wanted { loaded, stacks })
 }
 
 impl Wanted {
@@ -224,7 +232,7 @@ async fn fits(
     which: &Which,
     network: bool,
 ) -> Result<(), ExitCode> {
-    let checked = preflight::check(&wanted.deployment, chosen, places, &which.file, network).await;
+    let checked = preflight::check(&wanted.loaded.deployment, chosen, places, &which.file, network).await;
     checked.map_err(|error| {
         eprintln!("staffetta: nothing was begun.\n{error}");
         ExitCode::from(if matches!(error, NotFit::Unseen(_)) { UNUSABLE } else { FAILED })
@@ -236,7 +244,7 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
     let wanted = load(&which)?;
     let chosen = wanted.chosen(&which.environments, true);
     let places = Places::of(&wanted.stacks).await?;
-    let Wanted { deployment, stacks: all } = &wanted;
+    let Wanted { loaded: Loaded { deployment, .. }, stacks: all } = &wanted;
     if let Err(code) = fits(&wanted, &chosen, &places, &which, true).await {
         return Ok(code);
     }
@@ -256,11 +264,11 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
             return Err(unplanned(&failure));
         }
     };
+    let costs = Costs::of(deployment);
     if json {
-        println!("{}", serde_json::to_string_pretty(&json!({"stacks": plans}))?);
+        print(&serde_json::to_string_pretty(&json!({"stacks": plans, "costs": costs}))?);
     } else {
-        print!("{}", plan::text(&plans));
-        println!("{}", plan::summary(&plans));
+        print(&format!("{}{}\n\n{costs}", plan::text(&plans), plan::summary(&plans)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -278,16 +286,34 @@ async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
     if let Err(code) = fits(&wanted, &chosen, &places, &which, true).await {
         return Ok(code);
     }
-    let Wanted { deployment, stacks: all } = &wanted;
+    let Wanted { loaded: Loaded { deployment, .. }, stacks: all } = &wanted;
     let work = Work { deployment, all, chosen: &chosen, places: &places };
     let mut progress = Progress::new(json);
-    let applied = tokio::select! {
+    let mut applied = tokio::select! {
         applied = apply(&work, &mut progress) => applied,
         _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "apply")),
     };
+    if applied.as_ref().is_ok_and(|applied| !applied.missing.is_empty()) {
+        let Some(stored) = provide_tokens(&work, &wanted.loaded, &which.file, json, &mut progress).await else {
+            return Ok(interrupted(&progress, "apply"));
+        };
+        if stored {
+            let managers: Vec<_> = chosen.iter().filter(|stack| is_manager(stack)).cloned().collect();
+            let work = Work { chosen: &managers, ..work };
+            let again = tokio::select! {
+                again = apply(&work, &mut progress) => again,
+                _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "apply")),
+            };
+            applied = applied.and_then(|mut applied| {
+                applied.missing.retain(|missing| managers.iter().all(|stack| stack.name != missing.stack));
+                applied.missing.extend(again?.missing);
+                Ok(Applied { changed: true, ..applied })
+            });
+        }
+    }
     match applied {
-        Ok(applied) => {
-            progress.tell(&Told::End { changed: applied.changed, missing: &applied.missing });
+        Ok(Applied { changed, missing }) => {
+            progress.tell(&Told::End { changed, missing: &missing });
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) => {
@@ -296,6 +322,51 @@ async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(FAILED))
         }
     }
+}
+
+fn is_manager(stack: &Stack) -> bool {
+    matches!(stack.kind, StackKind::Manager(_))
+}
+
+/// Sees to the runner tokens of the chosen managers. True if one was stored; none if Ctrl-C ended it.
+async fn provide_tokens(
+    work: &Work<'_>,
+    loaded: &Loaded,
+    file: &Path,
+    json: bool,
+    progress: &mut Progress,
+) -> Option<bool> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let outside = Outside { file, variable: &variable, asks: !json && ask::is_possible() };
+    let mut stored = false;
+    for manager in work.chosen.iter().filter_map(|stack| manager_of(work.deployment, stack)) {
+        let session = work.places.session(manager.place());
+        for environment in work.deployment.environments_of(manager) {
+            let mut provided = pin!(provide(session, loaded, environment, &outside));
+            let provided = tokio::select! {
+                provided = &mut provided => provided,
+                _ = tokio::signal::ctrl_c() => {
+                    // A runner that GitLab makes now would have a token that nobody knows.
+                    eprintln!("Waiting for the answer of GitLab or AWS; Ctrl-C again waits no longer.");
+                    tokio::select! { _ = provided => {}, _ = tokio::signal::ctrl_c() => {} }
+                    return None;
+                }
+            };
+            let name = &environment.name;
+            match provided {
+                Ok(Provided::There) => {}
+                Ok(Provided::Stored(from)) => {
+                    stored = true;
+                    progress.note(&format!("The token of the runner {name} is stored: from {from}."));
+                }
+                Ok(Provided::Missing(why)) => {
+                    progress.note(&format!("There is no token for the runner {name}: {why}."))
+                }
+                Err(error) => progress.note(&format!("There is no token for the runner {name}: {error:#}.")),
+            }
+        }
+    }
+    Some(stored)
 }
 
 async fn failed(failure: &Failure, work: &Work<'_>, progress: &mut Progress) {
@@ -324,7 +395,7 @@ async fn run_destroy(arguments: DestroyArguments) -> anyhow::Result<ExitCode> {
     if let Err(code) = fits(&wanted, &chosen, &places, &which, false).await {
         return Ok(code);
     }
-    let Wanted { deployment, stacks: all } = &wanted;
+    let Wanted { loaded: Loaded { deployment, .. }, stacks: all } = &wanted;
     let work = Work { deployment, all, chosen: &chosen, places: &places };
     let jobs = running_jobs(&work).await.map_err(|failure| unplanned(&failure))?;
     if !jobs.is_empty() && !even_with_running_jobs {
@@ -386,16 +457,17 @@ fn run_policy(arguments: &PolicyArguments) -> anyhow::Result<ExitCode> {
     let is_chosen = |name: &Option<String>| {
         which.environments.is_empty() || name.as_ref().is_some_and(|name| which.environments.contains(name))
     };
-    let roles: Vec<_> = roles(&wanted.deployment).into_iter().filter(|role| is_chosen(&role.environment)).collect();
-    match json {
-        true => {
-            let roles: Vec<_> = roles.iter().map(review::json).collect();
-            print(&serde_json::to_string_pretty(&json!({"roles": roles}))?);
-        }
-        false => {
-            let roles: Vec<_> = roles.iter().map(review::text).collect();
-            print(roles.join("\n").trim_end());
-        }
+    let deployment = &wanted.loaded.deployment;
+    let roles: Vec<_> = roles(deployment).into_iter().filter(|role| is_chosen(&role.environment)).collect();
+    // They reach all environments of a place.
+    let operators = if which.environments.is_empty() { operators(deployment) } else { Vec::new() };
+    if *json {
+        let roles: Vec<_> = roles.iter().map(review::json).collect();
+        let operators: Vec<_> = operators.iter().map(review::operator_json).collect();
+        print(&serde_json::to_string_pretty(&json!({"roles": roles, "operators": operators}))?);
+    } else {
+        let texts = roles.iter().map(review::text).chain(operators.iter().map(review::operator_text));
+        print(texts.collect::<Vec<_>>().join("\n").trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -403,7 +475,7 @@ fn run_policy(arguments: &PolicyArguments) -> anyhow::Result<ExitCode> {
 async fn run_config(arguments: &ConfigArguments) -> anyhow::Result<ExitCode> {
     let which = &arguments.which;
     let wanted = load(which)?;
-    let Wanted { deployment, stacks } = &wanted;
+    let Wanted { loaded: Loaded { deployment, .. }, stacks } = &wanted;
     let is_chosen =
         |environment: &&Environment| which.environments.is_empty() || which.environments.contains(&environment.name);
     let environments: Vec<_> = deployment.environments.iter().filter(is_chosen).collect();

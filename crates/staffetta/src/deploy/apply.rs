@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use aws::stack::cloudformation::{CloudFormation, StackRecord};
-use aws::stack::{DESIRED_COUNT, Deployment, ManagerOf, ParameterValue, Stack, StackKind};
-use serde::Serialize;
+use aws::stack::{DESIRED_COUNT, Deployment, Environment, ManagerOf, ParameterValue, Stack, StackKind};
 
 use super::operate::{Failure, make};
 use super::places::Places;
 use super::progress::{Outcome, Progress, Told};
-use super::ready::{Count, Missing, Readiness, count, readiness};
+use super::ready::{self, Count, Missing, Readiness};
 
 /// Outputs of stacks, by the stack's name.
 type Outputs = BTreeMap<String, BTreeMap<String, String>>;
 
 /// All that was looked at and is wanted.
+#[derive(Clone, Copy)]
 pub struct Work<'a> {
     pub deployment: &'a Deployment,
     /// Every stack of the file.
@@ -25,10 +25,10 @@ pub struct Work<'a> {
 }
 
 /// What became of it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct Applied {
     pub changed: bool,
-    /// What the managers wait for that do not run yet, or stay as they are.
+    /// What managers and jobs wait for.
     pub missing: Vec<Missing>,
 }
 
@@ -48,27 +48,31 @@ pub async fn apply(work: &Work<'_>, progress: &mut Progress) -> Result<Applied, 
                     .insert(name.to_owned(), look(work, name).await?.map(|record| record.outputs).unwrap_or_default());
             }
         }
-        let Some(manager) = manager_of(work.deployment, stack) else {
+        let seen = if let Some(manager) = manager_of(work.deployment, stack) {
+            let running = running(look(work, &stack.name).await?.as_ref());
+            let seen = ready::of_manager(work.deployment, manager, session).await;
+            match ready::count(&seen, running) {
+                Count::Hold => progress.note(&format!(
+                    "{}: the manager runs, and what its next version needs is not there. It stays as it is.",
+                    stack.name
+                )),
+                Count::Set(number) => {
+                    let made = make(session, stack, parameters(stack, &outputs, number)?, progress).await?;
+                    applied.take(stack, made, &mut outputs, progress);
+                }
+            }
+            seen
+        } else {
             let made = make(session, stack, parameters(stack, &outputs, 0)?, progress).await?;
             applied.take(stack, made, &mut outputs, progress);
-            continue;
-        };
-        let running = running(look(work, &stack.name).await?.as_ref());
-        let seen = readiness(work.deployment, manager, session).await;
-        match count(&seen, running) {
-            Count::Hold => progress.note(&format!(
-                "{}: the manager runs, and what its next version needs is not there. It stays as it is.",
-                stack.name
-            )),
-            Count::Set(number) => {
-                let made = make(session, stack, parameters(stack, &outputs, number)?, progress).await?;
-                applied.take(stack, made, &mut outputs, progress);
+            match environment_of(work.deployment, stack) {
+                Some(environment) => ready::of_environment(work.deployment, environment, session).await,
+                None => Readiness::default(),
             }
-        }
-        let Readiness { missing, unseen } = seen;
-        applied.missing.extend(missing);
-        for reason in unseen {
-            progress.note(&format!("{}: whether it can start cannot be seen: {reason}", stack.name));
+        };
+        applied.missing.extend(seen.missing);
+        for reason in seen.unseen {
+            progress.note(&format!("{}: it cannot be seen whether this is there: {reason}", stack.name));
         }
     }
     Ok(applied)
@@ -108,6 +112,12 @@ pub fn manager_of<'a>(deployment: &'a Deployment, stack: &Stack) -> Option<Manag
     let is_service = matches!(stack.kind, StackKind::Manager(_));
     let mut managers = deployment.managers().into_iter();
     managers.find(|manager| is_service && deployment.manager_name(*manager) == stack.name)
+}
+
+/// The environment that a stack is.
+pub fn environment_of<'a>(deployment: &'a Deployment, stack: &Stack) -> Option<&'a Environment> {
+    let StackKind::Environment(name) = &stack.kind else { return None };
+    deployment.environments.iter().find(|environment| environment.name == *name)
 }
 
 /// How many managers a stack has now.

@@ -1,16 +1,16 @@
 //! `staffetta deploy destroy`: takes away what `apply` made, so that a later `apply` works.
 
-use aws::stack::{Environment, RunnerToken, Stack, StackKind, stop_tasks};
+use aws::stack::{Environment, RunnerToken, Stack, stop_tasks};
 use aws::{CallError, inspect, s3};
 use futures::future::join_all;
 
-use super::apply::Work;
+use super::apply::{Work, environment_of};
 use super::operate::{Failure, delete};
 use super::progress::{Progress, Told};
 
 /// The jobs that run in the environments that are to go: a line for each cluster that has some.
 pub async fn running_jobs(work: &Work<'_>) -> Result<Vec<String>, Failure> {
-    let environments = work.chosen.iter().filter_map(|stack| Some((stack, environment_of(work, stack)?)));
+    let environments = work.chosen.iter().filter_map(|stack| Some((stack, environment_of(work.deployment, stack)?)));
     let looks = environments.map(|(stack, environment)| async move {
         let cluster = work.deployment.environment_name(environment);
         let tasks = inspect::running_tasks(work.places.session(&stack.place), &cluster).await;
@@ -26,7 +26,7 @@ pub async fn running_jobs(work: &Work<'_>) -> Result<Vec<String>, Failure> {
 pub async fn destroy(work: &Work<'_>, end_jobs: bool, progress: &mut Progress) -> Result<(), Failure> {
     // What was made last uses what was made before.
     for stack in work.chosen.iter().rev() {
-        if let Some(environment) = environment_of(work, stack) {
+        if let Some(environment) = environment_of(work.deployment, stack) {
             clear(work, stack, environment, end_jobs, progress).await?;
         }
         let result = delete(work.places.session(&stack.place), stack, progress).await?;
@@ -71,14 +71,9 @@ pub fn left(work: &Work<'_>) -> Vec<String> {
         "the runners in GitLab: `staffetta unregister`, or delete them in its pages".to_owned(),
         "inactive revisions of the task definitions, which cost nothing".to_owned(),
     ];
-    let environments: Vec<_> = work.chosen.iter().filter_map(|stack| environment_of(work, stack)).collect();
+    let environments: Vec<_> = work.chosen.iter().filter_map(|stack| environment_of(work.deployment, stack)).collect();
     if environments.iter().any(|environment| matches!(environment.runner_token, RunnerToken::Secret(_))) {
         left.push("the secrets of runner tokens that the file names".to_owned());
     }
     left
-}
-
-fn environment_of<'a>(work: &Work<'a>, stack: &Stack) -> Option<&'a Environment> {
-    let StackKind::Environment(name) = &stack.kind else { return None };
-    work.deployment.environments.iter().find(|environment| environment.name == *name)
 }

@@ -14,7 +14,7 @@ use super::progress::{Doing, Outcome, Progress, Told};
 pub struct Failure {
     pub stack: String,
     pub error: String,
-    pub cause: Option<Cause>,
+    pub cause: Option<Box<Cause>>,
     pub advice: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Failure {
         Told::Failed {
             stack: &self.stack,
             error: &self.error,
-            first_cause: self.cause.as_ref(),
+            first_cause: self.cause.as_deref(),
             advice: self.advice.as_deref(),
         }
     }
@@ -69,7 +69,10 @@ pub async fn make(
         match (step, record) {
             (Step::Update, Some(record)) => return update(&cloudformation, stack, &order, record, progress).await,
             (Step::Create, _) | (_, None) => return create(&cloudformation, stack, &order, progress).await,
-            (step, Some(record)) => pave(&cloudformation, stack, step, &record, progress).await?,
+            (step, Some(record)) => {
+                let why = reason(step, &record.status);
+                pave(&cloudformation, stack, step, &record, why, progress).await?;
+            }
         }
     }
 }
@@ -101,7 +104,11 @@ pub async fn delete(session: &Session, stack: &Stack, progress: &mut Progress) -
         let deleted = tried.contains(&Step::Delete);
         tried.push(step);
         match record {
-            Some(record) if step != Step::Nothing => pave(&cloudformation, stack, step, &record, progress).await?,
+            Some(record) if step != Step::Nothing => {
+                // That it is deleted is what was asked for.
+                let why = reason(step, &record.status).filter(|_| step == Step::Wait);
+                pave(&cloudformation, stack, step, &record, why, progress).await?;
+            }
             _ => return Ok(if deleted { Outcome::Deleted } else { Outcome::NotThere }),
         }
     }
@@ -113,6 +120,7 @@ async fn pave(
     stack: &Stack,
     step: Step,
     record: &StackRecord,
+    why: Option<String>,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let failed = |action: &'static str| move |error: CallError| Failure::of_call(stack, action, &error);
@@ -129,7 +137,7 @@ async fn pave(
             });
         }
     };
-    progress.begin(stack, doing, reason(step, &record.status).as_deref());
+    progress.begin(stack, doing, why.as_deref());
     let last = cloudformation.last_event(&record.id).await.map_err(failed("cloudformation:DescribeStackEvents"))?;
     match step {
         Step::Delete => {
@@ -148,6 +156,10 @@ async fn pave(
         (Step::Delete, Some(Phase::Gone) | None)
         | (Step::ContinueRollback, Some(Phase::TakenBack))
         | (Step::Wait, _) => Ok(()),
+        (Step::ContinueRollback, _) => {
+            let advice = ended.record.as_ref().map(|record| advice(&stack.name, record, &stack.place.region));
+            Err(Failure { advice, ..failure(stack, &ended) })
+        }
         _ => Err(failure(stack, &ended)),
     }
 }
@@ -216,7 +228,7 @@ fn failure(stack: &Stack, ended: &Ended) -> Failure {
     Failure {
         stack: stack.name.clone(),
         error,
-        cause: first_cause(&ended.events),
+        cause: first_cause(&ended.events).map(Box::new),
         advice: remains.map(|record| advice(&stack.name, record, &stack.place.region)),
     }
 }

@@ -1,6 +1,7 @@
 //! The accounts and regions of a deployment, and who calls there.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::Context;
 use aws::stack::{Place, Stack};
@@ -16,10 +17,9 @@ impl Places {
     pub async fn of(stacks: &[Stack]) -> anyhow::Result<Self> {
         let mut sessions = HashMap::new();
         for Stack { name, place, .. } in stacks {
-            let key = key(place);
-            if !sessions.contains_key(&key) {
+            if let Entry::Vacant(entry) = sessions.entry(key(place)) {
                 let session = Session::open(Some(&place.region), None, place.deploy_role.as_ref()).await;
-                sessions.insert(key, session.with_context(|| format!("{name} cannot be reached"))?);
+                entry.insert(session.with_context(|| format!("{name} cannot be reached"))?);
             }
         }
         Ok(Self(sessions))

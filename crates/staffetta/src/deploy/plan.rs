@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::apply::{Work, manager_of, running};
 use super::decide::{advice, reason, to_make};
 use super::operate::{Failure, order};
-use super::ready::{Count, Missing, count, readiness};
+use super::ready::{self, Count, Missing};
 
 /// What would become of one stack.
 #[derive(Debug, Serialize)]
@@ -54,7 +54,7 @@ pub struct Line {
     pub causes: Vec<String>,
 }
 
-/// Looks at all chosen stacks at once. `name` is that of the change sets, which are deleted again.
+/// Looks at all chosen stacks at once. The names of the change sets, which are deleted again, begin with `name`.
 pub async fn plan(work: &Work<'_>, name: &str) -> Result<Vec<StackPlan>, Failure> {
     let records = join_all(work.all.iter().map(|stack| async {
         let record = CloudFormation::new(work.places.session(&stack.place)).describe(&stack.name).await;
@@ -70,9 +70,15 @@ pub async fn plan(work: &Work<'_>, name: &str) -> Result<Vec<StackPlan>, Failure
 pub async fn clean_up(work: &Work<'_>, name: &str) {
     let deleted = work.chosen.iter().map(|stack| async {
         // Most are not there.
-        let _ = CloudFormation::new(work.places.session(&stack.place)).delete_change_set(&stack.name, name).await;
+        let _ = CloudFormation::new(work.places.session(&stack.place))
+            .delete_change_set(&stack.name, &change_set(name, stack))
+            .await;
     });
     join_all(deleted).await;
+}
+
+fn change_set(name: &str, stack: &Stack) -> String {
+    format!("{name}-{}", stack.name)
 }
 
 async fn of_stack(
@@ -94,9 +100,10 @@ async fn of_stack(
     };
     let mut number = 0;
     if let Some(manager) = manager_of(work.deployment, stack) {
-        let seen = readiness(work.deployment, manager, work.places.session(&stack.place)).await;
-        let counted = count(&seen, running(record));
-        plan.notes.extend(seen.unseen.iter().map(|reason| format!("whether it can start cannot be seen: {reason}")));
+        let seen = ready::of_manager(work.deployment, manager, work.places.session(&stack.place)).await;
+        let counted = ready::count(&seen, running(record));
+        plan.notes
+            .extend(seen.unseen.iter().map(|reason| format!("it cannot be seen whether this is there: {reason}")));
         plan.missing = seen.missing;
         match counted {
             Count::Set(wanted) => number = wanted,
@@ -125,7 +132,8 @@ async fn of_stack(
     let cloudformation = CloudFormation::new(work.places.session(&stack.place));
     let failed = |action: &'static str| move |error: CallError| Failure::of_call(stack, action, &error);
     let order = order(stack, parameters(stack, record, records, number));
-    let changes = cloudformation.make_change_set(&order, name).await;
+    let name = change_set(name, stack);
+    let changes = cloudformation.make_change_set(&order, &name).await;
     match changes.map_err(failed("cloudformation:CreateChangeSet"))? {
         ChangeSet::NoChange => plan.action = Action::NoChange,
         ChangeSet::Impossible(reason) => {
@@ -133,7 +141,7 @@ async fn of_stack(
             plan.notes.push(format!("CloudFormation cannot change it so: {reason}"));
         }
         ChangeSet::Changes(changes) => {
-            let deleted = cloudformation.delete_change_set(&stack.name, name).await;
+            let deleted = cloudformation.delete_change_set(&stack.name, &name).await;
             deleted.map_err(failed("cloudformation:DeleteChangeSet"))?;
             plan.action = Action::Update;
             plan.changes = changes.into_iter().map(line).collect();

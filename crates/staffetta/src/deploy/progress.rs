@@ -47,7 +47,7 @@ pub enum Told<'a> {
     },
     /// How each stack is in the end. `status` is CloudFormation's word, none for a stack that is not there.
     State { stack: &'a str, account: &'a str, region: &'a str, status: Option<&'a str> },
-    /// `apply` came to its end. `missing` is what the managers wait for that do not run as the file says.
+    /// `apply` came to its end. `missing` is what managers and jobs wait for.
     End { changed: bool, missing: &'a [Missing] },
     /// `destroy` came to its end, and this is not deleted.
     Left { what: &'a [String] },
@@ -172,12 +172,13 @@ fn text(told: &Told, colours: bool) -> String {
         }
         Told::End { changed: false, missing: [] } => "No change: everything is as the file says.".to_owned(),
         Told::End { missing: [], .. } => "Done. `staffetta doctor` looks whether jobs can run.".to_owned(),
-        Told::End { missing, .. } => {
-            let mut text = "The stacks are as the file says. Before their managers run, this is missing:".to_owned();
-            for Missing { what, commands } in *missing {
+        Told::End { changed, missing } => {
+            let known = if *changed { "Done" } else { "No change: the stacks are as the file says" };
+            let mut text = format!("{known}. Before jobs run, this is missing:");
+            for Missing { what, commands, .. } in *missing {
                 text.push_str(&format!("\n  {what}\n    {}", commands.join("\n    ")));
             }
-            text + "\nThen run `staffetta deploy apply` again: it starts them."
+            text + "\nThen run `staffetta deploy apply` again: it starts the managers that wait."
         }
         Told::Left { what } => format!("Deleted. Not deleted:\n  {}", what.join("\n  ")),
     }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use aws::stack::{Purpose, Role, Statement};
-use serde_json::{Value, json};
+use aws::stack::{Operator, Purpose, Role, Statement, managed_policies};
+use serde_json::{Map, Value, json};
 
 /// What the role is for.
 fn purpose(role: &Role) -> String {
@@ -39,9 +39,23 @@ pub fn json(role: &Role) -> Value {
         "trust": role.trust,
         "managed_policies": role.managed,
         "policy": role.policy(),
-        "why": role.statements.iter().map(|statement| (statement.sid.to_owned(), json!(statement.why))).collect::<serde_json::Map<_, _>>(),
+        "why": why(&role.statements),
         "permissions_boundary": role.boundary,
     })
+}
+
+/// The same of whoever runs `deploy` and `doctor`: policies that are short enough to be attached.
+pub fn operator_json(operator: &Operator) -> Value {
+    json!({
+        "role": operator.role,
+        "account": operator.account,
+        "policies": managed_policies(&operator.statements),
+        "why": why(&operator.statements),
+    })
+}
+
+fn why(statements: &[Statement]) -> Map<String, Value> {
+    statements.iter().map(|statement| (statement.sid.to_owned(), json!(statement.why))).collect()
 }
 
 /// For people.
@@ -65,8 +79,19 @@ pub fn text(role: &Role) -> String {
     text
 }
 
+/// The same of whoever runs `deploy` and `doctor`.
+pub fn operator_text(operator: &Operator) -> String {
+    let who = operator.role.as_deref().unwrap_or("operator");
+    let account = operator.account.as_ref().map(|account| format!(" (account {account})")).unwrap_or_default();
+    let what = match operator.role {
+        Some(_) => "`deploy` and `doctor` take it",
+        None => "whoever runs `deploy` and `doctor`",
+    };
+    format!("{who}{account}\n  {what}\n{}", statements(&operator.statements))
+}
+
 /// Each with its reason.
-pub fn statements(statements: &[Statement]) -> String {
+fn statements(statements: &[Statement]) -> String {
     let mut text = String::new();
     for Statement { sid, actions, resources, conditions, why } in statements {
         let _ = writeln!(text, "  {sid}: {why}");
@@ -131,5 +156,25 @@ mod tests {
 "
         );
         assert_eq!(json(&role)["why"]["StartTasks"], "one task for each job");
+    }
+
+    #[test]
+    fn an_operator_is_told_the_policies_to_attach() {
+        let statements = vec![Statement {
+            sid: "TakeDeployRoles",
+            actions: vec!["sts:AssumeRole"],
+            resources: vec!["arn:aws:iam::1:role/deploy".into()],
+            conditions: Vec::new(),
+            why: "other accounts",
+        }];
+        let mut operator = Operator { role: None, account: None, statements };
+        let told = "  TakeDeployRoles: other accounts\n    may sts:AssumeRole\n    on  arn:aws:iam::1:role/deploy\n";
+        assert_eq!(operator_text(&operator), format!("operator\n  whoever runs `deploy` and `doctor`\n{told}"));
+        let json = operator_json(&operator);
+        assert_eq!(json["policies"][0]["Statement"][0]["Action"], json!(["sts:AssumeRole"]));
+        assert_eq!(json["why"]["TakeDeployRoles"], "other accounts");
+        operator.role = Some("arn:r".into());
+        operator.account = Some("1".into());
+        assert!(operator_text(&operator).starts_with("arn:r (account 1)\n  `deploy` and `doctor` take it\n"));
     }
 }
