@@ -1,7 +1,19 @@
 //! `staffetta deploy` and `staffetta doctor` as an operator runs them, against emulators of AWS and the embedded GitLab.
 
+mod doctor_aws;
+mod doctor_gitlab;
+mod doctor_permissions;
+mod doctor_trial_run;
+mod emulator_gaps;
+mod engine;
+mod findings;
+mod init;
 mod manual;
 mod operator;
+mod other_accounts;
+mod read_back;
+mod three_commands;
+mod tokens;
 
 use testkit::{Ministack, Moto};
 
