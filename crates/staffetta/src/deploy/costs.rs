@@ -20,10 +20,13 @@ const ARM: f64 = 0.8;
 
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Costs {
+    /// Of what month the prices are.
+    pub prices_of: &'static str,
     /// Dollars a month, whether jobs run or not.
-    pub fixed: Vec<Fixed>,
+    pub monthly: Vec<Fixed>,
+    pub monthly_total: f64,
     /// Dollars for a minute of one job.
-    pub jobs: Vec<JobMinute>,
+    pub job_minutes: Vec<JobMinute>,
     /// Regions whose prices are not known: what is there is not counted.
     pub unknown_regions: Vec<String>,
 }
@@ -44,7 +47,13 @@ pub struct JobMinute {
 
 impl Costs {
     pub fn of(deployment: &Deployment) -> Self {
-        let mut costs = Self { fixed: Vec::new(), jobs: Vec::new(), unknown_regions: Vec::new() };
+        let mut costs = Self {
+            prices_of: PRICES_OF,
+            monthly: Vec::new(),
+            monthly_total: 0.0,
+            job_minutes: Vec::new(),
+            unknown_regions: Vec::new(),
+        };
         for manager in deployment.managers() {
             costs.manager(deployment, manager);
         }
@@ -54,9 +63,9 @@ impl Costs {
         costs
     }
 
-    /// Dollars a month.
-    pub fn total(&self) -> f64 {
-        self.fixed.iter().fold(0.0, |total, fixed| total + fixed.dollars)
+    fn add(&mut self, what: String, dollars: f64) {
+        self.monthly_total += dollars;
+        self.monthly.push(Fixed { what, dollars });
     }
 
     fn manager(&mut self, deployment: &Deployment, manager: ManagerOf) {
@@ -66,24 +75,24 @@ impl Costs {
             Some(rate) => {
                 let hour = task(rate, service.cpu, service.memory, service.architecture);
                 let size = size(service.cpu, service.memory);
-                self.fixed.push(Fixed { what: format!("{name}: a task with {size}"), dollars: hour * HOURS });
+                self.add(format!("{name}: a task with {size}"), hour * HOURS);
             }
             None => self.unknown(&place.region),
         }
         if place.assign_public_ip {
-            self.fixed.push(Fixed { what: format!("{name}: its public address"), dollars: ADDRESS * HOURS });
+            self.add(format!("{name}: its public address"), ADDRESS * HOURS);
         }
         let environments = deployment.environments_of(manager);
         let made = environments.iter().filter(|environment| environment.runner_token == RunnerToken::Made);
         for environment in made {
             let secret = deployment.token_secret(environment);
-            self.fixed.push(Fixed { what: format!("{name}: the secret {secret}"), dollars: SECRET });
+            self.add(format!("{name}: the secret {secret}"), SECRET);
         }
     }
 
     fn job(&mut self, environment: &Environment) {
         let Environment { name, place, cpu, memory, architecture, .. } = environment;
-        let disk = f64::from(environment.ephemeral_storage_gib.unwrap_or(20) - 20) * DISK;
+        let disk = f64::from(environment.ephemeral_storage_gib.unwrap_or(20).saturating_sub(20)) * DISK;
         let address = if place.assign_public_ip { ADDRESS } else { 0.0 };
         let has = |provider: &str| environment.capacity_providers.iter().any(|known| known.name == provider);
         let minute = |rate: Rate| (task(rate, *cpu, *memory, *architecture) + disk + address) / 60.0;
@@ -98,7 +107,7 @@ impl Costs {
         };
         let fargate = price("FARGATE", regions::on_demand(&place.region));
         let fargate_spot = price("FARGATE_SPOT", regions::spot(&place.region));
-        self.jobs.push(JobMinute { environment: name.clone(), fargate, fargate_spot });
+        self.job_minutes.push(JobMinute { environment: name.clone(), fargate, fargate_spot });
     }
 
     fn unknown(&mut self, region: &str) {
@@ -123,14 +132,14 @@ fn size(cpu: u32, memory: u32) -> String {
 
 impl fmt::Display for Costs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Cost without any job, in US dollars a month ({PRICES_OF}):")?;
-        let width = self.fixed.iter().map(|fixed| fixed.what.len()).max().unwrap_or(0).max("total".len());
-        for Fixed { what, dollars } in &self.fixed {
+        writeln!(f, "Cost without any job, in US dollars a month (prices of {}):", self.prices_of)?;
+        let width = self.monthly.iter().map(|fixed| fixed.what.len()).max().unwrap_or(0).max("total".len());
+        for Fixed { what, dollars } in &self.monthly {
             writeln!(f, "  {what:width$}  {dollars:8.2}")?;
         }
-        writeln!(f, "  {:width$}  {:8.2}", "total", self.total())?;
+        writeln!(f, "  {:width$}  {:8.2}", "total", self.monthly_total)?;
         writeln!(f, "A minute of a job:")?;
-        for JobMinute { environment, fargate, fargate_spot } in &self.jobs {
+        for JobMinute { environment, fargate, fargate_spot } in &self.job_minutes {
             let dollars = |price: &Option<f64>| price.map(|dollars| format!("{dollars:.5}"));
             let prices: Vec<_> = [(dollars(fargate), "FARGATE"), (dollars(fargate_spot), "FARGATE_SPOT, which varies")]
                 .into_iter()
@@ -159,11 +168,11 @@ mod tests {
         let costs = Costs::of(&file::tests::dev(text).deployment);
         // 730 h of 0.25 vCPU and 0.5 GB, an address, a secret.
         let expected = 730.0 * (0.25 * 0.04048 + 0.5 * 0.004445) + 730.0 * 0.005 + 0.4;
-        assert!((costs.total() - expected).abs() < 1e-9, "{costs}");
-        let minute = costs.jobs[0].fargate.expect("a price");
+        assert!((costs.monthly_total - expected).abs() < 1e-9, "{costs}");
+        let minute = costs.job_minutes[0].fargate.expect("a price");
         let expected = (2.0 * 0.04048 + 4.0 * 0.004445 + 10.0 * 0.000_111 + 0.005) / 60.0;
         assert!((minute - expected).abs() < 1e-9, "{costs}");
-        assert!(costs.jobs[0].fargate_spot.expect("a price") < minute / 2.0);
+        assert!(costs.job_minutes[0].fargate_spot.expect("a price") < minute / 2.0);
     }
 
     #[test]
@@ -178,9 +187,9 @@ mod tests {
     #[test]
     fn a_region_without_known_prices_is_named_and_arm_is_cheaper() {
         let costs = Costs::of(&file::tests::dev("region = \"cn-north-1\"\n").deployment);
-        assert_eq!((costs.unknown_regions.join(","), costs.jobs[0].fargate), ("cn-north-1".into(), None));
+        assert_eq!((costs.unknown_regions.join(","), costs.job_minutes[0].fargate), ("cn-north-1".into(), None));
         assert!(costs.to_string().contains("Prices in cn-north-1 are not known here"));
-        let minute = |text| Costs::of(&file::tests::dev(text).deployment).jobs[0].fargate.expect("a price");
+        let minute = |text| Costs::of(&file::tests::dev(text).deployment).job_minutes[0].fargate.expect("a price");
         assert!(minute("architecture = \"arm64\"") < minute(""));
     }
 }

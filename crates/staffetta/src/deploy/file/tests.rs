@@ -271,6 +271,23 @@ log_retention_days = 31
 }
 
 #[test]
+fn every_beginning_of_a_file_is_answered() {
+    let text = uncommented(EXAMPLE);
+    for (at, _) in text.char_indices().step_by(7) {
+        if let Err(mistakes) = file(&text[..at]) {
+            assert!(!mistakes.0.is_empty(), "{}", &text[..at]);
+        }
+    }
+}
+
+#[test]
+fn environments_are_tables() {
+    is_refused(&format!("{HEAD}environments = 3"), "`environments` must be a table of tables");
+    is_refused(&format!("{HEAD}{DEV}[environments]\nproduction = 3"), "`environments.production` must be a table");
+    is_refused(HEAD, "add a table for each environment");
+}
+
+#[test]
 fn cpu_and_memory_that_do_not_pair_are_told_the_nearest_that_do() {
     dev_is_refused("cpu = 256\nmemory = \"4 GB\"", "take 256 with 2048 or 512 with 4096");
     dev_is_refused("cpu = \"1 vCPU\"", "`environments.dev.memory` is missing");
