@@ -95,10 +95,6 @@ impl Session {
         aws_sdk_ecs::Client::new(&self.sdk)
     }
 
-    pub(crate) fn sts(&self) -> aws_sdk_sts::Client {
-        aws_sdk_sts::Client::new(&self.sdk)
-    }
-
     /// One call of a Query service (EC2, CloudFormation, IAM): the answer's `…Result`, or all of it where there is none.
     /// It is repeated when it is throttled or not answered, so a call that changes something must carry a token.
     pub(crate) async fn query(
