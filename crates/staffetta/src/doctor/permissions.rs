@@ -83,18 +83,10 @@ fn account(principal: &str, identity: &Identity) -> String {
 /// What a manager does by its config.toml.
 fn work(runner: &Runner, account: &str, region: &str, definition: Option<&TaskDefinition>) -> ManagerWork {
     let FargateConfig { cluster, task_definition, propagate_tags, use_public_ip, .. } = &runner.fargate;
-    let partition = partition(region);
-    let arn = |resource: String| format!("arn:{partition}:ecs:{region}:{account}:{resource}");
-    let whole = |name: &str, kind: &str| match name.starts_with("arn:") {
-        true => name.to_owned(),
-        false => arn(format!("{kind}/{name}")),
-    };
-    // IAM is asked about the revision that is started (facts 1.1).
-    let task_definition = definition.map_or_else(|| whole(task_definition, "task-definition"), |it| it.arn.clone());
-    let bucket = |cache: &Cache| format!("arn:{partition}:s3:::{}", cache.s3.bucket);
+    let bucket = |cache: &Cache| format!("arn:{}:s3:::{}", partition(region), cache.s3.bucket);
     ManagerWork {
-        cluster: whole(cluster, "cluster"),
-        task_definitions: vec![task_definition],
+        cluster: of_ecs(region, account, "cluster", cluster),
+        task_definitions: vec![revisions(region, account, task_definition)],
         task_roles: definition
             .map(|it| it.task_role.iter().chain(&it.execution_role).cloned().collect())
             .unwrap_or_default(),
@@ -102,6 +94,21 @@ fn work(runner: &Runner, account: &str, region: &str, definition: Option<&TaskDe
         finds_public_addresses: *use_public_ip,
         cache_bucket: runner.cache.as_ref().filter(|cache| signs_as_manager(cache)).map(bucket),
     }
+}
+
+/// The ARN of what config.toml calls by its name, or by its ARN.
+fn of_ecs(region: &str, account: &str, kind: &str, name: &str) -> String {
+    match name.starts_with("arn:") {
+        true => name.to_owned(),
+        false => format!("arn:{}:ecs:{region}:{account}:{kind}/{name}", partition(region)),
+    }
+}
+
+/// IAM is asked about the revision that is started (facts 1.1): of a family it may be another one each time.
+fn revisions(region: &str, account: &str, name: &str) -> String {
+    let arn = of_ecs(region, account, "task-definition", name);
+    let has_revision = arn.rsplit('/').next().is_some_and(|name| name.contains(':'));
+    if has_revision { arn } else { format!("{arn}:*") }
 }
 
 /// Otherwise caches are opened with other keys, or as another role.
@@ -208,6 +215,19 @@ mod tests {
         assert_eq!(findings.len(), 1);
         let Finding { verdict, evidence, fix, .. } = findings.remove(0);
         (verdict, evidence, fix)
+    }
+
+    #[test]
+    fn any_revision_of_a_family_is_started_and_one_that_is_named_is_the_only_one() {
+        let arn = |name: &str| format!("arn:aws:ecs:eu-west-1:1:task-definition/{name}");
+        for (named, asked) in [
+            ("ci-dev", arn("ci-dev:*")),
+            ("ci-dev:3", arn("ci-dev:3")),
+            (&arn("ci-dev:3"), arn("ci-dev:3")),
+            (&arn("ci-dev"), arn("ci-dev:*")),
+        ] {
+            assert_eq!(revisions("eu-west-1", "1", named), asked);
+        }
     }
 
     #[test]
