@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::Value;
 
 use crate::emulator::Emulator;
 
@@ -87,10 +88,30 @@ impl Moto {
     pub async fn put_secret(&self, name: &str, text: &str) {
         let token = format!("{name}-of-these-tests-that-has-32-letters-or-more");
         let secret = serde_json::json!({"Name": name, "SecretString": text, "ClientRequestToken": token[..32]});
-        let request = client().post(self.url()).header(AUTHORIZATION, SIGNATURE.replace("/s3/", "/secretsmanager/"));
-        let request = request.header("x-amz-target", "secretsmanager.CreateSecret");
-        let answer = request.header("content-type", "application/x-amz-json-1.1").body(secret.to_string()).send().await;
-        assert_eq!(answer.expect("an answer").status(), StatusCode::OK, "{name} was not stored");
+        self.json("secretsmanager", "secretsmanager.CreateSecret", &secret).await;
+    }
+
+    /// One call of a JSON service in us-east-1, and its answer. `target` as `x-amz-target` has it.
+    pub async fn json(&self, service: &str, target: &str, question: &Value) -> Value {
+        let request = client().post(self.url()).header(AUTHORIZATION, SIGNATURE.replace("s3", service));
+        let request = request.header("x-amz-target", target).header("content-type", "application/x-amz-json-1.1");
+        let answer = request.body(question.to_string()).send().await.expect("an answer");
+        let (status, text) = (answer.status(), answer.text().await.expect("a text"));
+        assert_eq!(status, StatusCode::OK, "{target}: {text}");
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// One call of EC2 or IAM in us-east-1, and the XML of its answer.
+    pub async fn query(&self, service: &str, action: &str, parameters: &[(&str, &str)]) -> String {
+        let version = if service == "iam" { "2010-05-08" } else { "2016-11-15" };
+        let form = [&[("Action", action), ("Version", version)], parameters].concat();
+        let url = reqwest::Url::parse_with_params(self.url(), form).expect("a URL");
+        let request = client().post(self.url()).header(AUTHORIZATION, SIGNATURE.replace("s3", service));
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let answer = request.body(url.query().unwrap_or_default().to_owned()).send().await.expect("an answer");
+        let (status, text) = (answer.status(), answer.text().await.expect("a text"));
+        assert_eq!(status, StatusCode::OK, "{action}: {text}");
+        text
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

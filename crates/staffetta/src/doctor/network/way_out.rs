@@ -95,6 +95,9 @@ pub fn check(
     endpoints: &[VpcEndpoint],
     groups: &[SecurityGroup],
 ) -> Vec<Finding> {
+    // EC2 shows them for a while.
+    let is_there = |endpoint: &&VpcEndpoint| !["deleting", "deleted"].contains(&endpoint.state.as_str());
+    let endpoints: Vec<&VpcEndpoint> = endpoints.iter().filter(is_there).collect();
     let mut findings = Vec::new();
     let mut seen: Vec<(&RouteTable, Vec<&str>)> = Vec::new();
     for subnet in subnets {
@@ -156,9 +159,9 @@ pub fn check(
             }
         };
         some_have_none = true;
-        findings.push(by_endpoints(wanted, table, &ids, endpoints, &format!("{from}: {reason}"), &fix));
+        findings.push(by_endpoints(wanted, table, &ids, &endpoints, &format!("{from}: {reason}"), &fix));
     }
-    findings.extend(closed_endpoints(wanted, some_have_none, subnets, endpoints, groups));
+    findings.extend(closed_endpoints(wanted, some_have_none, subnets, &endpoints, groups));
     findings
 }
 
@@ -172,7 +175,7 @@ fn by_endpoints(
     wanted: &Wanted,
     table: &RouteTable,
     subnets: &[&str],
-    endpoints: &[VpcEndpoint],
+    endpoints: &[&VpcEndpoint],
     from: &str,
     fix: &str,
 ) -> Finding {
@@ -222,7 +225,7 @@ fn create_endpoint(
     table: &str,
     vpc: &str,
     subnets: &[&str],
-    endpoints: &[VpcEndpoint],
+    endpoints: &[&VpcEndpoint],
 ) -> String {
     let region = wanted.region;
     if service == "s3" {
@@ -250,19 +253,19 @@ fn closed_endpoints(
     wanted: &Wanted,
     is_only_way: bool,
     subnets: &[Subnet],
-    endpoints: &[VpcEndpoint],
+    endpoints: &[&VpcEndpoint],
     groups: &[SecurityGroup],
 ) -> Vec<Finding> {
     let region = wanted.region;
-    let needed = |endpoint: &&VpcEndpoint| {
+    let needed = |endpoint: &&&VpcEndpoint| {
         wanted.needs.is_some_and(|needs| needs.services.iter().any(|service| serves(endpoint, region, service)))
     };
-    let in_use = |endpoint: &&VpcEndpoint| endpoint.interface && (is_only_way || endpoint.private_dns);
+    let in_use = |endpoint: &&&VpcEndpoint| endpoint.interface && (is_only_way || endpoint.private_dns);
     let tasks = Party::new(wanted.groups, subnets.iter().map(|subnet| subnet.cidr.as_str()));
     let breaks = "No task starts: \"ResourceInitializationError … i/o timeout\", or CannotPullContainerError.";
     let (mut findings, mut good) = (Vec::new(), Vec::new());
     for endpoint in endpoints.iter().filter(needed).filter(in_use) {
-        let VpcEndpoint { id, service, .. } = endpoint;
+        let VpcEndpoint { id, service, .. } = *endpoint;
         if endpoint.state != "available" {
             findings.push(Finding::bad(
                 ENDPOINTS,
@@ -494,6 +497,9 @@ mod tests {
             pending.endpoints[0].state = "pending".into();
             pending.finds(ENDPOINTS, Bad, &["vpce-ecr.api for com.amazonaws.eu-west-1.ecr.api is pending"]);
         }
+        let mut gone = isolated();
+        gone.endpoints[0].state = "deleted".into();
+        gone.finds(WAY_OUT, Bad, &["missing for ecr.api"]);
         let mut nameless = isolated();
         nameless.endpoints[2].private_dns = false;
         nameless.finds(
