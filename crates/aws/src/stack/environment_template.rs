@@ -17,9 +17,10 @@ pub(super) fn environment_template(deployment: &Deployment, environment: &Enviro
     let description = format!("Staffetta: environment {} of {}", environment.name, deployment.name);
     let mut template = Template::new(description, &tags(deployment, Some(environment)));
     let name = deployment.environment_name(environment);
-    let providers: Vec<_> = environment.capacity_providers.iter().map(|provider| &provider.name).collect();
     let item = |provider: &CapacityProvider| json!({"CapacityProvider": provider.name, "Weight": provider.weight, "Base": provider.base});
     let strategy: Vec<_> = environment.capacity_providers.iter().map(item).collect();
+    // Always both, which every region of Fargate knows: one that tasks are using could not be taken away.
+    let providers = ["FARGATE", "FARGATE_SPOT"];
     let cluster = json!({
         "ClusterName": name, "CapacityProviders": providers, "DefaultCapacityProviderStrategy": strategy,
     });

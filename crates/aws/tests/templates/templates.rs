@@ -108,12 +108,12 @@ fn a_manager_of_another_account_in_the_same_vpc_is_named_with_its_account() {
 
 /// Without a default strategy a RunTask without one looks for EC2 instances: the article's troubleshooting.
 #[test]
-fn a_cluster_has_the_capacity_providers_of_the_file_and_a_default_strategy() {
+fn a_cluster_has_both_capacity_providers_and_the_strategy_of_the_file() {
     let mut dev = environment("dev");
     dev.capacity_providers = vec![provider("FARGATE_SPOT", 4, 0), provider("FARGATE", 1, 2)];
     let stacks = stacks_of(&deployment(vec![dev]));
     let cluster = resource(&stack(&stacks, "ci-dev").template, "AWS::ECS::Cluster");
-    assert_eq!(cluster["CapacityProviders"], json!(["FARGATE_SPOT", "FARGATE"]));
+    assert_eq!(cluster["CapacityProviders"], json!(["FARGATE", "FARGATE_SPOT"]));
     let strategy = json!([
         {"CapacityProvider": "FARGATE_SPOT", "Weight": 4, "Base": 0},
         {"CapacityProvider": "FARGATE", "Weight": 1, "Base": 2},
