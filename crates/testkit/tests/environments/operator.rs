@@ -99,6 +99,20 @@ impl Operator {
         Network { vpc, subnets: subnets.iter().take(2).map(|subnet| text(&subnet["SubnetId"])).collect() }
     }
 
+    /// The same, with a way to the internet.
+    pub async fn public_network(&self) -> Network {
+        let network = self.default_network().await;
+        let vpc = &network.vpc;
+        let gateway = self.aws("ec2 create-internet-gateway").await;
+        let gateway = gateway["InternetGateway"]["InternetGatewayId"].as_str().expect("an id").to_owned();
+        self.aws(&format!("ec2 attach-internet-gateway --internet-gateway-id {gateway} --vpc-id {vpc}")).await;
+        let tables = self.aws(&format!("ec2 describe-route-tables --filters Name=vpc-id,Values={vpc}")).await;
+        let table = tables["RouteTables"][0]["RouteTableId"].as_str().expect("an id").to_owned();
+        let route = format!("--route-table-id {table} --destination-cidr-block 0.0.0.0/0 --gateway-id {gateway}");
+        self.aws(&format!("ec2 create-route {route}")).await;
+        network
+    }
+
     fn command(&self, program: &Path, access_key: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -109,7 +123,8 @@ impl Operator {
             .env("HOME", self.folder.path())
             .env("AWS_ENDPOINT_URL", &self.endpoint)
             .env("AWS_ACCESS_KEY_ID", access_key)
-            .env("AWS_SECRET_ACCESS_KEY", "made-up")
+            // That of every account of ministack; moto takes any.
+            .env("AWS_SECRET_ACCESS_KEY", "test")
             .env("AWS_REGION", REGION)
             .env("AWS_DEFAULT_REGION", REGION)
             .stdin(Stdio::null())
