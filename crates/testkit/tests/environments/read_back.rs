@@ -87,7 +87,7 @@ async fn what_apply_makes_is_what_aws_then_has() {
     operator.staffetta(&["deploy", "apply"]).await.good();
 
     let dev = cluster(&operator, "ci-dev").await;
-    assert_eq!(dev["capacityProviders"], json!(["FARGATE_SPOT", "FARGATE"]));
+    assert_eq!(dev["capacityProviders"], json!(["FARGATE", "FARGATE_SPOT"]));
     let strategy = json!([
         {"capacityProvider": "FARGATE_SPOT", "weight": 3, "base": 0},
         {"capacityProvider": "FARGATE", "weight": 1, "base": 1},
