@@ -17,8 +17,9 @@ const MOST_IN_TEXT: usize = 128 << 10;
 #[error("the variables refer to each other too much: the references would become more than {} MiB", MOST_IN_VARIABLES >> 20)]
 pub(crate) struct TooLong;
 
-/// One pass: a reference becomes the other variable's *unexpanded* value, or the path of a file variable.
-pub(crate) fn expand_variables(list: &[Variable], path: impl Fn(&str) -> String) -> Result<Vec<Variable>, TooLong> {
+/// One pass: a reference becomes the other variable's *unexpanded* value, or the path of a file variable. Where that
+/// would become too long, all stay as they are.
+pub(crate) fn expand_variables(list: &mut [Variable], path: impl Fn(&str) -> String) -> Result<(), TooLong> {
     // The last of a name wins, so it may simply overwrite the earlier ones.
     let by_name: BTreeMap<&str, &Variable> = list.iter().map(|variable| (variable.key.as_str(), variable)).collect();
     let lookup = |name: &str| match by_name.get(name) {
@@ -27,15 +28,13 @@ pub(crate) fn expand_variables(list: &[Variable], path: impl Fn(&str) -> String)
         None => Cow::default(),
     };
     let mut room = MOST_IN_VARIABLES;
-    list.iter()
-        .map(|variable| {
-            let value = match variable.raw {
-                true => variable.value.clone(),
-                false => expand(&variable.value, &mut room, lookup)?,
-            };
-            Ok(Variable { value, ..variable.clone() })
-        })
-        .collect()
+    // Most refer to nothing.
+    let referring = list.iter().enumerate().filter(|(_, variable)| !variable.raw && variable.value.contains('$'));
+    let expanded = referring.map(|(index, variable)| Ok((index, expand(&variable.value, &mut room, lookup)?)));
+    for (index, value) in expanded.collect::<Result<Vec<_>, _>>()? {
+        list[index].value = value;
+    }
+    Ok(())
 }
 
 /// A text that would become too long stays as it is.
@@ -120,14 +119,14 @@ mod tests {
         let variable = |key: &str, value: String| Variable { key: key.into(), value, ..Variable::default() };
         let expanded = |many: usize| {
             let referring = (0..many).map(|number| variable(&format!("B{number}"), "$A".repeat(1024)));
-            let list: Vec<_> = [variable("A", "x".repeat(1024))].into_iter().chain(referring).collect();
-            expand_variables(&list, str::to_owned)
+            let mut list: Vec<_> = [variable("A", "x".repeat(1024))].into_iter().chain(referring).collect();
+            expand_variables(&mut list, str::to_owned).map(|()| list)
         };
         assert_eq!(expanded(8).expect("8 MiB")[8].value.len(), 1 << 20);
         assert!(expanded(9).is_err());
         // What is long by itself is not the references' doing.
         let long = variable("LONG", "x".repeat(MOST_IN_VARIABLES + 1));
-        assert!(expand_variables(&[long], str::to_owned).is_ok());
+        assert!(expand_variables(&mut [long], str::to_owned).is_ok());
     }
 
     #[test]

@@ -23,15 +23,15 @@ pub struct Variables {
 }
 
 impl Variables {
-    /// Puts a job's list together. `gitlab` gives the certificates that the job sees as files. The manager has no need
-    /// of the secrets: no task definition is chosen by one.
+    /// Puts a job's list together. `gitlab` gives the certificates that the job sees as files.
     pub fn resolve(
         payload: &Payload,
         runner: &RunnerSettings,
         gitlab: &GitLabAccess,
         secrets: &[ResolvedSecret],
     ) -> Self {
-        let resolve_in = |project_dir| Self::resolve_in(project_dir, payload, runner, gitlab, secrets);
+        let flags = Flags::resolve(payload, runner);
+        let resolve_in = |project_dir| Self::resolve_in(project_dir, flags.clone(), payload, runner, gitlab, secrets);
         let mut variables = resolve_in(default_project_dir(payload, runner));
         if variables.refused.is_some() {
             return variables;
@@ -50,12 +50,12 @@ impl Variables {
 
     fn resolve_in(
         project_dir: String,
+        flags: Flags,
         payload: &Payload,
         runner: &RunnerSettings,
         gitlab: &GitLabAccess,
         secrets: &[ResolvedSecret],
     ) -> Self {
-        let flags = Flags::resolve(payload, runner);
         let mut list = Vec::new();
         let mut set = |key: &str, value: &str| list.push(internal(key, value));
 
@@ -100,11 +100,9 @@ impl Variables {
 
         let mut warnings = flags.warnings.clone();
         let temporary_dir = temporary_dir(&project_dir);
-        let (list, refused) = match expand_variables(&list, |file| file_path(&temporary_dir, file)) {
-            Ok(expanded) => (expanded, None),
-            // As they are: what is masked stays so in what is still told of the job.
-            Err(error) => (list, Some(error.to_string())),
-        };
+        // If they stay as they are, what is masked stays so in what is still told of the job.
+        let expanded = expand_variables(&mut list, |file| file_path(&temporary_dir, file));
+        let refused = expanded.err().map(|error| error.to_string());
         let list = passable(list, &mut warnings);
         Self { list, flags, project_dir, warnings, refused }
     }
@@ -135,6 +133,11 @@ impl Variables {
     /// Whether a feature flag of GitLab's runner is on; a name that is no flag is off.
     pub fn flag(&self, name: &str) -> bool {
         self.flags.on(name)
+    }
+
+    /// For the head of the log (protocol 4.10).
+    pub fn unusual_flags(&self) -> String {
+        self.flags.unusual()
     }
 
     /// What a stage exports, once per name; `status` is the `CI_JOB_STATUS` of that stage.
@@ -193,8 +196,9 @@ impl Variables {
 /// What GitLab sent of a job's variables, expanded among themselves unless they would become too long: all that is known
 /// where the runner's settings are not. A file variable is its content.
 pub fn of_payload(payload: &Payload) -> BTreeMap<String, String> {
-    let expanded = expand_variables(&payload.variables, |file| file_path("", file));
-    let variables = expanded.unwrap_or_else(|_| payload.variables.clone());
+    let mut variables = payload.variables.clone();
+    // What would become too long stays as it is.
+    let _ = expand_variables(&mut variables, |file| file_path("", file));
     variables.into_iter().map(|variable| (variable.key, variable.value)).collect()
 }
 

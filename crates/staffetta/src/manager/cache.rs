@@ -9,6 +9,7 @@ use aws::fargate::Fargate;
 use aws::s3::{Bucket, SignError, Signers};
 use job::cache::{Access, Folder, objects};
 use job::hand_over::{ObjectAddresses, RemoteCaches};
+use job::payload::Payload;
 use job::variables::Variables;
 use serde::{Deserialize, Serialize};
 use ssh::keys::Nonce;
@@ -18,6 +19,7 @@ use tracing::warn;
 use super::cache_renewal::Renewal;
 use super::cache_seal::seal;
 use super::errand::{End, Errand};
+use super::runner::Runner;
 use crate::config;
 
 /// A job that is about to end is handed over all the same, and its signatures must not have ended before.
@@ -78,22 +80,22 @@ impl CacheStore {
     }
 }
 
+impl Wanted {
+    /// None where there is nothing to sign.
+    pub fn of(runner: &Runner, payload: &Payload, variables: &Variables) -> Option<Self> {
+        let settings = &runner.caches.as_ref()?.settings;
+        let objects = objects(payload, variables);
+        let of_runner = (!settings.shared).then_some(&runner.short_token);
+        let folder = Folder::new(&settings.path, of_runner, payload.job_info.project_id);
+        (!objects.is_empty()).then_some(Self { folder, objects })
+    }
+}
+
 impl Signing {
-    /// None where there is nothing to sign. The keys are fetched at the same time as the task starts: a role costs a call.
-    pub fn begin(errand: &Errand<'_>) -> Option<Self> {
-        let Errand { runner, assigned, .. } = errand;
-        let store = runner.caches.as_ref()?;
-        let payload = &assigned.received.payload;
-        let settings = runner.for_hand_over(&errand.shared.system_id, errand.numbers);
-        let variables = Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &errand.secrets);
-        let objects = objects(payload, &variables);
-        if objects.is_empty() {
-            return None;
-        }
-        let of_runner = (!store.settings.shared).then_some(&runner.short_token);
-        let folder = Folder::new(&store.settings.path, of_runner, payload.job_info.project_id);
-        let wanted = Wanted { folder, objects };
-        let (store, for_keys) = (store.clone(), wanted.clone());
+    /// The keys are fetched at the same time as the task starts: a role costs a call.
+    pub fn begin(runner: &Runner, wanted: Option<&Wanted>) -> Option<Self> {
+        let (store, wanted) = (runner.caches.clone()?, wanted?.clone());
+        let for_keys = wanted.clone();
         let signers = AbortOnDropHandle::new(tokio::spawn(async move { store.signers(&for_keys).await }));
         Some(Self { wanted, signers })
     }

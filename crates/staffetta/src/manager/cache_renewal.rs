@@ -33,7 +33,7 @@ impl Supervised {
         let mut until = renewal.until;
         loop {
             tokio::time::sleep(pause(until.duration_since(SystemTime::now()).unwrap_or_default())).await;
-            match self.sign_again(renewal).await {
+            match Box::pin(self.sign_again(renewal)).await {
                 Ok(Some(fresh)) => until = fresh,
                 Ok(None) => return std::future::pending().await,
                 Err(reason) => {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gitlab::{AssignedJob, JobState, JobUpdate, Signal};
-use job::hand_over::{ResolvedSecret, TraceSoFar};
+use gitlab::{JobAccess, JobState, JobUpdate, Signal};
+use job::hand_over::{GitLabAccess, ResolvedSecret, RunnerSettings, TraceSoFar};
 use job::outcome::{Decision, Outcome};
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -77,12 +78,15 @@ impl Interrupts {
     }
 }
 
-/// Everything that the phases before the hand-over share.
+/// Everything that the phases before the hand-over share. Of the job itself only its text: many wait for their tasks, and
+/// what its variables say is found out before.
 pub struct Errand<'a> {
     pub shared: &'a Arc<Shared>,
     pub runner: &'a Arc<Runner>,
-    pub assigned: &'a AssignedJob,
-    pub numbers: (u32, u32),
+    pub access: &'a JobAccess,
+    pub text: Box<RawValue>,
+    pub settings: RunnerSettings,
+    pub gitlab: GitLabAccess,
     /// Its place among the jobs that are counted.
     pub entry: JobEntry,
     /// When the job's time-out began to count.
@@ -103,9 +107,8 @@ impl Errand<'_> {
     /// Whatever ends a job of which nothing new is written: GitLab tells of a cancel with its answers to what is sent, so it is
     /// asked.
     pub async fn ended(&mut self) -> End {
-        let Errand { runner, assigned, interrupts, .. } = self;
-        let payload = &assigned.received.payload;
-        let update = JobUpdate { job: payload.id, token: &payload.token, state: JobState::Running, output: None };
+        let Errand { runner, access, interrupts, .. } = self;
+        let update = JobUpdate { job: access.id, token: &access.token, state: JobState::Running, output: None };
         let asked = async {
             loop {
                 tokio::time::sleep(ASK_GITLAB).await;

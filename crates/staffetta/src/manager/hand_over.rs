@@ -9,7 +9,7 @@ use job::outcome::{Outcome, SystemFailure};
 use ssh::client::{Connection, HandOverError};
 use tracing::warn;
 
-use super::cache::Signing;
+use super::cache::{Signing, Wanted};
 use super::cache_renewal::Renewal;
 use super::errand::{End, Errand};
 use super::launch::Launched;
@@ -45,14 +45,14 @@ enum Next {
     Fail(Outcome),
 }
 
-/// Waits for the task and gives it the job.
-pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched) -> Result<Handed, End> {
-    let signing = Signing::begin(errand);
+/// Waits for the task and gives it the job, with addresses for the objects of its caches.
+pub async fn hand_over(errand: &mut Errand<'_>, launched: &Launched, wanted: Option<&Wanted>) -> Result<Handed, End> {
+    let signing = Signing::begin(errand.runner, wanted);
     let mut connection = match watch::until_reachable(errand, launched).await? {
         Reached::Connected(connection) => connection,
         Reached::NotStarted(explanation) => return Ok(Handed::NotStarted(explanation)),
     };
-    let job = errand.assigned.received.payload.id;
+    let job = errand.access.id;
     errand.log.say("Handing the job over to its task");
     let (caches, renewal) = match signing {
         Some(signing) => signing.end(errand, &launched.nonce).await?.unzip(),
@@ -227,9 +227,9 @@ async fn connect_again(
 async fn message(errand: &mut Errand<'_>, caches: Option<RemoteCaches>) -> HandOver {
     HandOver {
         version: VERSION,
-        payload: errand.assigned.received.text.clone(),
-        gitlab: errand.runner.gitlab_access(errand.assigned),
-        runner: errand.runner.for_hand_over(&errand.shared.system_id, errand.numbers),
+        payload: errand.text.clone(),
+        gitlab: errand.gitlab.clone(),
+        runner: errand.settings.clone(),
         trace: errand.log.hand_over().await,
         secrets: errand.secrets.clone(),
         caches,

@@ -2,15 +2,12 @@
 
 use std::time::SystemTime;
 
-use gitlab::{AssignedJob, Client, JobAccess, JobTrace, ReportError, Reported};
-use job::flags::Flags;
-use job::hand_over::{ResolvedSecret, TraceSoFar};
-use job::ids::SystemId;
+use gitlab::{Client, JobAccess, JobTrace, ReportError, Reported};
+use job::hand_over::{RunnerSettings, TraceSoFar};
 use job::outcome::Outcome;
+use job::payload::Payload;
 use job::trace::{Stream, TraceSettings, line};
 use job::variables::{Variables, parse_bool};
-
-use super::runner::Runner;
 
 /// The log of one job until the agent takes it over.
 pub struct JobLog {
@@ -26,39 +23,33 @@ pub struct JobLog {
     section: Option<&'static str>,
 }
 
-/// What the job's trace looks like: the same for the manager's lines and, later, for the agent's.
-fn trace_settings(
-    runner: &Runner,
-    assigned: &AssignedJob,
-    system_id: &SystemId,
-    secrets: &[ResolvedSecret],
-) -> TraceSettings {
-    let (settings, payload) = (runner.for_hand_over(system_id, (0, 0)), &assigned.received.payload);
-    Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), secrets).trace_settings(payload, &settings)
-}
-
 impl JobLog {
     /// Starts the trace of a job that has none yet.
-    pub fn open(runner: &Runner, access: &JobAccess, assigned: &AssignedJob, system_id: &SystemId) -> Self {
-        let (client, payload) = (runner.client.clone(), &assigned.received.payload);
-        let settings = trace_settings(runner, assigned, system_id, &[]);
+    pub fn open(
+        client: Client,
+        access: JobAccess,
+        payload: &Payload,
+        runner: &RunnerSettings,
+        variables: &Variables,
+    ) -> Self {
+        let settings = variables.trace_settings(payload, runner);
         let on = |key| payload.variable(key).is_some_and(|on| parse_bool(on) == Some(true));
-        let debug = (on("CI_DEBUG_TRACE") || on("CI_DEBUG_SERVICES")) && !runner.settings.debug_trace_disabled;
+        let debug = (on("CI_DEBUG_TRACE") || on("CI_DEBUG_SERVICES")) && !runner.debug_trace_disabled;
         let trace = JobTrace::start(client.clone(), access.clone(), &settings, TraceSoFar::default(), debug);
         let log = Self {
             trace,
             client,
-            access: access.clone(),
+            access,
             settings,
             debug,
             known_failure_reasons: payload.features.failure_reasons.clone(),
-            final_update_retries: runner.settings.job_status_final_update_retry_limit,
+            final_update_retries: runner.final_update_retries,
             sections: payload.features.trace_sections,
             section: None,
         };
         log.say(&format!("Running with {} {}", job::PRODUCT, job::VERSION));
-        log.say(&format!("  on {} {}, system ID: {system_id}", runner.settings.name, runner.short_token));
-        let flags = Flags::resolve(payload, &runner.for_hand_over(system_id, (0, 0))).unusual();
+        log.say(&format!("  on {} {}, system ID: {}", runner.name, runner.short_token, runner.system_id));
+        let flags = variables.unusual_flags();
         if !flags.is_empty() {
             log.say(&format!("  feature flags: {flags}"));
         }
@@ -66,8 +57,8 @@ impl JobLog {
     }
 
     /// Masks what the job's secrets turned out to be, too.
-    pub fn mask(&mut self, runner: &Runner, assigned: &AssignedJob, system_id: &SystemId, secrets: &[ResolvedSecret]) {
-        self.settings = trace_settings(runner, assigned, system_id, secrets);
+    pub fn mask(&mut self, settings: TraceSettings) {
+        self.settings = settings;
         self.trace.follow(&self.settings);
     }
 

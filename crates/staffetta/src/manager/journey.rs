@@ -11,11 +11,14 @@ use job::flags::Flags;
 use job::hand_over::RunnerSettings;
 use job::ids::TaskArn;
 use job::outcome::Outcome;
+use job::payload::{Payload, Received};
 use job::trace::TraceSettings;
+use job::variables::Variables;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Shared;
+use super::cache::Wanted;
 use super::cache_renewal::Renewal;
 use super::errand::{End, Errand, GRACE, Interrupts};
 use super::hand_over::Handed;
@@ -33,14 +36,18 @@ const LAUNCHES: u32 = 3;
 /// Walks one job. Every way out stops the task that it started, or leaves it to its agent.
 pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut assigned: AssignedJob) {
     let started_at = Instant::now();
-    let admitted = admit(&mut assigned, &runner.for_hand_over(&shared.system_id, (0, 0)));
-    let payload = &assigned.received.payload;
+    let numbers = slot.number(assigned.received.payload.job_info.project_id);
+    let settings = runner.for_hand_over(&shared.system_id, numbers);
+    let admitted = admit(&mut assigned.received, &settings);
+    let gitlab = runner.gitlab_access(&assigned);
+    let Received { payload, text } = assigned.received;
     let held = runner.state.hold(payload.id);
     let durations = &runner.settings.job_queuing_durations;
     let queued_too_long = is_exceeded(durations, &payload.job_info, Timestamp::now());
-    let entry = runner.metrics.received(payload, queued_too_long);
+    let entry = runner.metrics.received(&payload, queued_too_long);
     let access = JobAccess { id: payload.id, token: payload.token.clone() };
-    let log = JobLog::open(&runner, &access, &assigned, &shared.system_id);
+    let variables = Variables::resolve(&payload, &settings, &gitlab, &[]);
+    let log = JobLog::open(runner.client.clone(), access.clone(), &payload, &settings, &variables);
     let gone = CancellationToken::new();
     if admitted.is_ok() {
         shared.start_job(say_running(runner.clone(), access.clone(), gone.clone()));
@@ -54,12 +61,14 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
         timeout_seconds: payload.timeout_seconds(),
         prepare: None,
     };
-    let numbers = slot.number(payload.job_info.project_id);
+    let known = payload.features.failure_reasons.clone();
     let mut errand = Errand {
         shared: &shared,
         runner: &runner,
-        assigned: &assigned,
-        numbers,
+        access: &access,
+        text,
+        settings,
+        gitlab,
         entry,
         started_at,
         log,
@@ -68,19 +77,15 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
     };
     let mut task = None;
     let reached = match admitted {
-        Ok(()) => reach_agent(&mut errand, &mut task).await,
+        Ok(()) => reach_agent(&mut errand, payload, variables, &mut task).await,
         Err(outcome) => Err(outcome.into()),
     };
     match reached {
         Ok((task, visit, renewal)) => {
             info!(runner = %runner.settings.name, job = %access.id, task = %task.arn.id(), "handed the job to its agent");
-            let known = payload.features.failure_reasons.clone();
             let (settings, deadline) = (errand.log.settings().clone(), errand.started_at + timeout + GRACE);
             let entry = errand.entry;
             entry.enters(Phase::Agent);
-            // A job of hours needs no more than its name: payload and log are the agent's now.
-            drop(errand.log);
-            drop(assigned);
             let supervised = Supervised {
                 runner: runner.clone(),
                 access,
@@ -105,10 +110,10 @@ pub async fn walk(shared: Arc<Shared>, runner: Arc<Runner>, mut slot: Slot, mut 
 }
 
 /// Makes the job what it is to be run as. One that must not be run is not called running either (protocol 2.9).
-fn admit(assigned: &mut AssignedJob, settings: &RunnerSettings) -> Result<(), Outcome> {
-    let flags = Flags::resolve(&assigned.received.payload, settings);
-    if let Some(rewritten) = admission::admit(&assigned.received, &flags)? {
-        assigned.received = rewritten;
+fn admit(received: &mut Received, settings: &RunnerSettings) -> Result<(), Outcome> {
+    let flags = Flags::resolve(&received.payload, settings);
+    if let Some(rewritten) = admission::admit(received, &flags)? {
+        *received = rewritten;
     }
     Ok(())
 }
@@ -125,15 +130,21 @@ async fn say_running(runner: Arc<Runner>, access: JobAccess, gone: CancellationT
 /// Launches until a task takes the job. `task` holds the ARN of a task that may need stopping.
 async fn reach_agent(
     errand: &mut Errand<'_>,
+    payload: Payload,
+    mut variables: Variables,
     task: &mut Option<TaskArn>,
 ) -> Result<(Task, Visit, Option<Renewal>), End> {
-    secrets::resolve(errand).await?;
+    secrets::resolve(errand, &payload, &mut variables).await?;
     errand.start_clock();
     errand.log.section("prepare_executor", "Preparing the \"fargate\" executor");
+    let choice = launch::choice(errand.runner, &variables)?;
+    let wanted = Wanted::of(errand.runner, &payload, &variables);
+    // A job that waits for its task needs no more than its text.
+    drop((payload, variables));
     for attempt in 1..=LAUNCHES {
-        let launched = launch::start(errand, attempt).await?;
+        let launched = launch::start(errand, &choice, attempt).await?;
         *task = Some(launched.task.arn.clone());
-        let failed = match hand_over::hand_over(errand, &launched).await? {
+        let failed = match hand_over::hand_over(errand, &launched, wanted.as_ref()).await? {
             Handed::Over(visit, renewal) => return Ok((launched.task, visit, renewal)),
             Handed::NotStarted(explanation) => explanation,
         };

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime};
 use aws::fargate::{Choice, Launch, LaunchError, Task, Waiting};
 use job::ids::{JobId, SystemId};
 use job::outcome::{Outcome, SystemFailure};
-use job::payload::Payload;
 use job::task;
 use job::variables::Variables;
 use sha2::{Digest, Sha256};
@@ -29,29 +28,30 @@ pub struct Launched {
     pub at: Instant,
 }
 
+/// What the job asks for, if the runner allows it.
+pub fn choice(runner: &Runner, variables: &Variables) -> Result<Choice, End> {
+    let misconfigured = |message| Outcome::SystemFailed { failure: SystemFailure::Configuration, message };
+    // Its agent would refuse it just so; this way it costs no task.
+    if let Some(message) = &variables.refused {
+        return Err(misconfigured(message.clone()).into());
+    }
+    let choice = runner.settings.fargate.choice(|name| variables.get(name));
+    choice.map_err(|error| misconfigured(error.to_string()).into())
+}
+
 /// Starts a task for the job, or says why not. Retries that only need time are ECS's client's.
-pub async fn start(errand: &mut Errand<'_>, attempt: u32) -> Result<Launched, End> {
-    let Errand { shared, runner, assigned, numbers, log, interrupts, entry, .. } = errand;
+pub async fn start(errand: &mut Errand<'_>, choice: &Choice, attempt: u32) -> Result<Launched, End> {
+    let Errand { shared, runner, access, log, interrupts, entry, .. } = errand;
     let at = Instant::now();
     entry.enters(Phase::RunTask);
     let _waiting = shared.wait_for_ecs();
     let nonce = Nonce::random();
-    let payload = &assigned.received.payload;
-    let fargate = &runner.settings.fargate;
-    let settings = runner.for_hand_over(&shared.system_id, *numbers);
-    let variables = Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &[]);
-    let misconfigured = |message| Outcome::SystemFailed { failure: SystemFailure::Configuration, message };
-    // Its agent would refuse it just so; this way it costs no task.
-    if let Some(message) = variables.refused {
-        return Err(misconfigured(message).into());
-    }
-    let Choice { task_definition, platform_version } =
-        fargate.choice(|name| variables.get(name)).map_err(|error| misconfigured(error.to_string()))?;
-    log.say(&format!("Waiting for a Fargate task ({task_definition}) in cluster {}", fargate.cluster));
+    let Choice { task_definition, platform_version } = choice.clone();
+    log.say(&format!("Waiting for a Fargate task ({task_definition}) in cluster {}", runner.settings.fargate.cluster));
     let launch = Launch {
-        client_token: client_token(&runner.settings.url, payload.id, attempt),
+        client_token: client_token(&runner.settings.url, access.id, attempt),
         started_by: runner.started_by.clone(),
-        environment: environment(runner, &nonce, payload, &shared.system_id),
+        environment: environment(runner, &nonce, access.id, interrupts.timeout_seconds, &shared.system_id),
         task_definition: Some(task_definition),
         platform_version,
         patience: runner.settings.start_timeout,
@@ -103,15 +103,21 @@ async fn stop_what_starts(runner: Arc<Runner>, running: JoinHandle<Result<Task, 
 }
 
 /// Who the task is for; shown by DescribeTasks and CloudTrail, so nothing in it is secret.
-fn environment(runner: &Runner, nonce: &Nonce, payload: &Payload, manager: &SystemId) -> BTreeMap<String, String> {
+fn environment(
+    runner: &Runner,
+    nonce: &Nonce,
+    job: JobId,
+    timeout_seconds: u64,
+    manager: &SystemId,
+) -> BTreeMap<String, String> {
     let key = TaskKey::derive(&runner.settings.token, nonce);
-    let deadline = SystemTime::now() + Duration::from_secs(payload.timeout_seconds()) + 2 * GRACE;
+    let deadline = SystemTime::now() + Duration::from_secs(timeout_seconds) + 2 * GRACE;
     let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     [
         (task::SSH_PUBLIC_KEY, key.public_openssh()),
         (task::NONCE, nonce.as_str().to_owned()),
         (task::MANAGER, manager.as_str().to_owned()),
-        (task::JOB, payload.id.to_string()),
+        (task::JOB, job.to_string()),
         (task::DEADLINE, deadline.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

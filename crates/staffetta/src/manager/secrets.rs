@@ -8,7 +8,7 @@ use aws::fargate::Fargate;
 use futures::stream::{self, StreamExt};
 use job::hand_over::ResolvedSecret;
 use job::outcome::Outcome;
-use job::payload::SecretEntry;
+use job::payload::{Payload, SecretEntry};
 use job::secret::{ExposeSecret, SecretString};
 use job::settings::Settings;
 use job::variables::Variables;
@@ -25,23 +25,20 @@ const AT_ONCE: usize = 8;
 /// Which variable is to get which secret.
 type Wanted<'a> = BTreeMap<&'a str, Secret>;
 
-/// Fetches the job's secrets, a few at a time, or says why it cannot have them.
-pub async fn resolve(errand: &mut Errand<'_>) -> Result<(), End> {
-    let Errand { shared, runner, assigned, numbers, log, interrupts, .. } = errand;
-    let payload = &assigned.received.payload;
+/// Fetches the job's secrets, a few at a time, and puts them among its variables, or says why it cannot have them.
+pub async fn resolve(errand: &mut Errand<'_>, payload: &Payload, variables: &mut Variables) -> Result<(), End> {
+    let Errand { shared, runner, settings, gitlab, log, interrupts, .. } = errand;
     if payload.secrets.is_empty() {
         return Ok(());
     }
-    let settings = runner.for_hand_over(&shared.system_id, *numbers);
-    let variables = Variables::resolve(payload, &settings, &runner.gitlab_access(assigned), &[]);
-    let attempts = Settings::read(&variables, payload, settings.debug_trace_disabled).0.secrets_retrieval_attempts;
+    let attempts = Settings::read(variables, payload, settings.debug_trace_disabled).0.secrets_retrieval_attempts;
     let exponential = variables.flag("FF_USE_EXPONENTIAL_BACKOFF_STAGE_RETRY");
     let mut wanted = Wanted::new();
     let mut known = Vec::new();
     for attempt in 1..=attempts {
         log.section("resolve_secrets", "Resolving secrets");
         if attempt == 1 {
-            wanted = read(&payload.secrets, &variables, log).map_err(|error| failed(&error))?;
+            wanted = read(&payload.secrets, variables, log).map_err(|error| failed(&error))?;
         }
         let fetched = tokio::select! {
             fetched = fetch(&wanted, room(&known), &shared.secret_servers, &runner.fargate) => fetched,
@@ -59,7 +56,8 @@ pub async fn resolve(errand: &mut Errand<'_>) -> Result<(), End> {
             end = interrupts.next() => return Err(end),
         }
     }
-    log.mask(runner, assigned, &shared.system_id, &known);
+    *variables = Variables::resolve(payload, settings, gitlab, &known);
+    log.mask(variables.trace_settings(payload, settings));
     errand.secrets = known;
     Ok(())
 }

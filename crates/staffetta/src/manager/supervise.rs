@@ -84,7 +84,7 @@ impl Supervised {
             Err(reason) => {
                 warn!(%job, task = %arn.id(), %reason, "stopping a task");
                 // The agent hears of the stop by SIGTERM and reports the job.
-                finish::stop_task(&self.runner, arn, reason).await;
+                Box::pin(finish::stop_task(&self.runner, arn, reason)).await;
                 self.wait_for_end(task).await
             }
         };
@@ -106,7 +106,8 @@ impl Supervised {
         }
         loop {
             tokio::time::sleep(VISIT_INTERVAL).await;
-            match self.ask().await {
+            // What happens rarely has its memory only then: a job that runs keeps no room for it.
+            match Box::pin(self.ask()).await {
                 Some(AgentStatus::Idle) => return "its agent is gone: something in the task ended it",
                 Some(AgentStatus::Finished { .. }) => return "its job is finished",
                 // A task that does not answer may be busy; ECS and the deadline have the last word.
