@@ -121,7 +121,9 @@ impl Session {
                 Err(errors::of_answer(status, error.text("Code"), error.text("Message")))
             }
             // A proxy's page.
-            Err(_) if status != 200 => Err(errors::of_answer(status, "", "")),
+            Err(_) if status != 200 => {
+                Err(errors::of_answer(status, "", &format!("an answer {status} that is not AWS's")))
+            }
             Err(error) => Err(CallError::NoAnswer(format!("not understood: {error}"))),
         };
         self.ask(service, &HEADERS, body, read).await

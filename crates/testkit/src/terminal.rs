@@ -29,11 +29,17 @@ pub struct Terminal {
 impl Terminal {
     /// With no variables at all: what is not in the arguments is asked for.
     pub fn start(arguments: &[OsString]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// With these variables and no others.
+    pub fn start_with(arguments: &[OsString], variables: &[(&str, &str)]) -> Self {
         let pair = openpty(None, None).expect("a terminal");
         let end = || Stdio::from(pair.slave.try_clone().expect("a descriptor"));
         let child = Command::new(program("staffetta"))
             .args(arguments)
             .env_clear()
+            .envs(variables.iter().copied())
             .stdin(end())
             .stdout(end())
             .stderr(end())

@@ -148,12 +148,14 @@ impl<'a> CloudFormation<'a> {
         }
     }
 
-    /// Begins to make a stack.
-    pub async fn create(&self, order: &StackOrder, token: &str) -> Result<(), CallError> {
+    /// Begins to make a stack. Answers its id; none where it was there already, as after a call whose answer was lost.
+    pub async fn create(&self, order: &StackOrder, token: &str) -> Result<Option<String>, CallError> {
         let mut parameters = parameters_of(order);
         parameters.push(("ClientRequestToken".into(), token.into()));
-        let answer = self.session.query("cloudformation", VERSION, "CreateStack", &parameters).await;
-        already(answer, "AlreadyExistsException")
+        match self.session.query("cloudformation", VERSION, "CreateStack", &parameters).await {
+            Err(CallError::Refused(refusal)) if refusal.code == "AlreadyExistsException" => Ok(None),
+            answer => Ok(answer?.filled("StackId")),
+        }
     }
 
     /// Makes a change set of this name, which must be new, and waits until it says what it would do. Nothing of the stack

@@ -12,9 +12,10 @@ use aws::stack::{
     Deployment, Environment, ManagerMode, Stack, StackKind, TASK_SECURITY_GROUP, operators, roles, stacks,
 };
 use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::{FAILED, INTERRUPTED, UNUSABLE, deploy_init, logging};
+use super::{FAILED, INTERRUPTED, UNUSABLE, deploy_init, doctor, logging};
 use crate::deploy::apply::{Applied, Work, apply, manager_of, tell_states};
 use crate::deploy::config_toml::config_toml;
 use crate::deploy::costs::Costs;
@@ -24,7 +25,7 @@ use crate::deploy::operate::{Failure, token};
 use crate::deploy::places::Places;
 use crate::deploy::preflight::{self, NotFit};
 use crate::deploy::progress::{Progress, Told};
-use crate::deploy::tokens::{Outside, Provided, provide};
+use crate::deploy::tokens::{self, Outside, Provided};
 use crate::deploy::{plan, review};
 use crate::registration::ask;
 
@@ -224,7 +225,11 @@ impl Wanted {
     }
 }
 
-/// What a command does in AWS, once the file and the account are known to fit.
+fn looking_at(stacks: &[Stack]) -> ProgressBar {
+    doctor::progress(&stacks.iter().map(|stack| stack.name.clone()).collect::<Vec<_>>())
+}
+
+/// Whether the file and the account fit; what does not is told, with the exit code.
 async fn fits(
     wanted: &Wanted,
     chosen: &[Stack],
@@ -232,7 +237,9 @@ async fn fits(
     which: &Which,
     network: bool,
 ) -> Result<(), ExitCode> {
+    let spinner = looking_at(chosen);
     let checked = preflight::check(&wanted.loaded.deployment, chosen, places, &which.file, network).await;
+    spinner.finish_and_clear();
     checked.map_err(|error| {
         eprintln!("staffetta: nothing was begun.\n{error}");
         ExitCode::from(if matches!(error, NotFit::Unseen(_)) { UNUSABLE } else { FAILED })
@@ -250,6 +257,7 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
     }
     let work = Work { deployment, all, chosen: &chosen, places: &places };
     let name = token();
+    let spinner = looking_at(&chosen);
     let planned = tokio::select! {
         planned = plan::plan(&work, &name) => planned,
         _ = tokio::signal::ctrl_c() => {
@@ -257,6 +265,7 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
+    spinner.finish_and_clear();
     let plans = match planned {
         Ok(plans) => plans,
         Err(failure) => {
@@ -313,6 +322,10 @@ async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
     }
     match applied {
         Ok(Applied { changed, missing }) => {
+            if chosen.len() < all.len() && matches!(deployment.manager, ManagerMode::Shared(_)) {
+                progress
+                    .note("The manager of all environments is as it was: apply without --environment changes it too.");
+            }
             progress.tell(&Told::End { changed, missing: &missing });
             Ok(ExitCode::SUCCESS)
         }
@@ -342,7 +355,12 @@ async fn provide_tokens(
     for manager in work.chosen.iter().filter_map(|stack| manager_of(work.deployment, stack)) {
         let session = work.places.session(manager.place());
         for environment in work.deployment.environments_of(manager) {
-            let mut provided = pin!(provide(session, loaded, environment, &outside));
+            let plan = tokio::select! {
+                plan = tokens::look(session, loaded, environment, &outside) => plan,
+                _ = tokio::signal::ctrl_c() => return None,
+            };
+            let mut provided =
+                pin!(async { tokens::provide(plan?, session, work.deployment, environment, file).await });
             let provided = tokio::select! {
                 provided = &mut provided => provided,
                 _ = tokio::signal::ctrl_c() => {

@@ -123,17 +123,17 @@ fn written(file: Option<PathBuf>, config: Option<PathBuf>) -> anyhow::Result<Vec
 }
 
 fn selected(written: Vec<Written>, names: &[String]) -> anyhow::Result<Vec<Written>> {
-    let is_unknown = |name: &&String| !written.iter().any(|written| written.name() == *name);
+    let is_unknown = |name: &&String| !written.iter().any(|written| written.is_called(name));
     if let Some(unknown) = names.iter().find(is_unknown) {
         let known: Vec<_> = written.iter().map(Written::name).collect();
         return Err(anyhow!("there is no environment {unknown:?}; the file has {}", known.join(", ")));
     }
-    let is_meant = |written: &Written| names.is_empty() || names.iter().any(|name| name == written.name());
+    let is_meant = |written: &Written| names.is_empty() || names.iter().any(|name| written.is_called(name));
     Ok(written.into_iter().filter(is_meant).collect())
 }
 
 /// Draws nothing where standard error is no terminal.
-fn progress(names: &[String]) -> ProgressBar {
+pub(super) fn progress(names: &[String]) -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} looking at {msg} ({elapsed})");
     let bar = ProgressBar::new_spinner().with_message(names.join(", "));
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));

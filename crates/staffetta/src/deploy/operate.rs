@@ -85,9 +85,8 @@ async fn create(
 ) -> Result<(Outcome, StackRecord), Failure> {
     let failed = |action: &'static str| move |error: CallError| Failure::of_call(stack, action, &error);
     progress.begin(stack, Doing::Create, None);
-    cloudformation.create(order, &token()).await.map_err(failed("cloudformation:CreateStack"))?;
-    let record = cloudformation.describe(&stack.name).await.map_err(failed("cloudformation:DescribeStacks"))?;
-    let id = record.map_or_else(|| stack.name.clone(), |record| record.id);
+    let created = cloudformation.create(order, &token()).await;
+    let id = created.map_err(failed("cloudformation:CreateStack"))?.unwrap_or_else(|| stack.name.clone());
     let ended = follow(cloudformation, stack, &id, None, true, progress).await;
     let record = stands(stack, ended.map_err(failed("cloudformation:DescribeStackEvents"))?)?;
     Ok((Outcome::Created, record))

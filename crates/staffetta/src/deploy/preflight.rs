@@ -46,7 +46,7 @@ pub async fn check(
     let (mut unseen, mut mistakes) = (Vec::new(), Vec::new());
     for ((table, place), seen) in tables.iter().zip(seen) {
         match seen {
-            Err(error) => unseen.push(format!("{} in {}: {error}", place.account, place.region)),
+            Err(error) => unseen.push(unseen_for(place, &error)),
             Ok(seen) => mistakes.extend(misfits(place, &seen).into_iter().map(|(key, message)| Remark {
                 file: file.to_owned(),
                 line: line_of(&text, table, key),
@@ -79,6 +79,20 @@ pub async fn check(
         (true, false) => Err(NotFit::Mistakes(Mistakes(told))),
         (true, true) => Ok(()),
     }
+}
+
+fn unseen_for(place: &Place, error: &CallError) -> String {
+    let why = match error {
+        CallError::RoleRefused { role, refusal } => format!(
+            "the deploy_role {role} cannot be taken ({refusal}). Let whoever runs this do sts:AssumeRole on it, and let its trust \
+             policy allow that, with the external id if it asks for one"
+        ),
+        CallError::NoCredentials(_) => {
+            format!("{error}. Log in, for example with `aws sso login`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
+        }
+        error => error.to_string(),
+    };
+    format!("account {}, {}: {why}", place.account, place.region)
 }
 
 /// Where the file says the place of what is made: its table, and the place.

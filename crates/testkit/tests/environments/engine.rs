@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use testkit::{Answer, AwsCall, AwsFront, Moto};
+use testkit::{Answer, AwsCall, AwsFront, Moto, Terminal};
 
 use crate::emulator_gaps::front_of;
 use crate::operator::{ACCOUNT, Network, Operator, REGION};
@@ -54,6 +55,21 @@ impl World {
         let said = self.operator.aws_says(&format!("cloudformation describe-stacks --stack-name {stack}")).await;
         let stacks: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
         stacks["Stacks"][0]["StackStatus"].as_str().unwrap_or("none").to_owned()
+    }
+
+    /// `staffetta deploy COMMAND` as a person runs it.
+    fn on_terminal(&self, command: &str) -> Terminal {
+        let file = self.operator.path("staffetta.toml");
+        let arguments = ["deploy".into(), command.into(), "--file".into(), file.into_os_string()];
+        let access = [("AWS_ACCESS_KEY_ID", "deploy"), ("AWS_SECRET_ACCESS_KEY", "made-up")];
+        Terminal::start_with(&arguments, &[access.as_slice(), &[("AWS_ENDPOINT_URL", self.front.url())]].concat())
+    }
+
+    async fn managers(&self) -> String {
+        let stacks = self.operator.aws("cloudformation describe-stacks --stack-name ci-dev-manager").await;
+        let parameters = stacks["Stacks"][0]["Parameters"].as_array().expect("parameters").iter();
+        let mut counts = parameters.filter(|parameter| parameter["ParameterKey"] == "DesiredCount");
+        counts.next().expect("a count")["ParameterValue"].as_str().expect("a number").to_owned()
     }
 
     /// What deploy did that changes something, since the first `seen` calls.
@@ -392,4 +408,74 @@ async fn a_refusal_of_a_call_names_the_action_and_who_needs_it() {
     ] {
         assert!(said.stdout.contains(words), "{words} is not in\n{}", said.stdout);
     }
+}
+
+#[tokio::test]
+async fn a_change_set_that_nobody_executed_does_not_block_the_name() {
+    let world = World::start().await;
+    let World { operator, .. } = &world;
+    operator.write("none.json", r#"{"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}"#);
+    let set = "create-change-set --change-set-type CREATE --change-set-name forgotten --template-body file://none.json";
+    operator.aws(&format!("cloudformation {set} --stack-name ci-dev")).await;
+    assert_eq!(world.status("ci-dev").await, "REVIEW_IN_PROGRESS");
+    let applied = operator.staffetta(&["deploy", "apply"]).await.good();
+    assert!(applied.contains("never executed: its record is deleted"), "{applied}");
+    assert_eq!(world.status("ci-dev").await, "CREATE_COMPLETE");
+}
+
+#[tokio::test]
+async fn a_manager_starts_with_its_image_and_is_not_stopped_for_want_of_the_next_one() {
+    let world = World::start().await;
+    let World { operator, front, .. } = &world;
+    let applied = operator.staffetta(&["deploy", "apply"]).await.good();
+    let push = format!("docker push {ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ci-dev-manager/manager:");
+    assert!(applied.contains(&push), "{applied}");
+    assert_eq!(world.managers().await, "0");
+
+    let manifest = r#"{"images": [{"imageManifest": "{\"manifests\": []}"}]}"#;
+    front.answer("ecr:BatchGetImage", 200, manifest);
+    let plan = operator.staffetta(&["deploy", "plan"]).await.good();
+    assert!(plan.contains("ci-dev-manager (123456789012, us-east-1): "), "{plan}");
+    operator.staffetta(&["deploy", "apply"]).await.good();
+    assert_eq!(world.managers().await, "1");
+
+    front.answer("ecr:BatchGetImage", 200, r#"{"images": [], "failures": [{"failureCode": "ImageNotFound"}]}"#);
+    world.ask_for("log_retention_days = 7\ncache_expire_days = 3");
+    let applied = operator.staffetta(&["deploy", "apply"]).await.good();
+    assert!(applied.contains("ci-dev: changed") && applied.contains("It stays as it is."), "{applied}");
+    assert!(applied.contains(&push), "{applied}");
+    assert_eq!(world.managers().await, "1");
+}
+
+#[tokio::test]
+async fn ctrl_c_says_that_cloudformation_goes_on_and_how_to_look() {
+    let world = World::start().await;
+    let story = Story::of(&world.front, "ci-dev", PRETENDED);
+    story.tell(Some("CREATE_IN_PROGRESS"), &[[STACK, "CREATE_IN_PROGRESS", "User Initiated"]]);
+    let mut terminal = world.on_terminal("apply");
+    terminal.until("which somebody else began").await;
+    terminal.signal(Signal::SIGINT);
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(130), "{shown}");
+    let words = "aws cloudformation describe-stack-events --stack-name ci-dev --region us-east-1";
+    assert!(shown.contains("CloudFormation goes on with ci-dev") && shown.contains(words), "{shown}");
+}
+
+#[tokio::test]
+async fn destroy_deletes_what_is_called_by_its_name_and_nothing_else() {
+    let world = World::start().await;
+    world.operator.staffetta(&["deploy", "apply"]).await.good();
+    let mut terminal = world.on_terminal("destroy");
+    terminal.until("Type the name of the deployment (ci) to delete them").await;
+    terminal.answer("yes");
+    let (code, shown) = terminal.ended().await;
+    assert!(code == Some(1) && shown.contains("Nothing was deleted."), "{code:?} {shown}");
+    assert_eq!(world.status("ci-dev").await, "CREATE_COMPLETE");
+
+    let mut terminal = world.on_terminal("destroy");
+    terminal.until("Type the name of the deployment (ci) to delete them").await;
+    terminal.answer("ci");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!([world.status("ci-dev").await, world.status("ci-dev-manager").await], ["none"; 2]);
 }
