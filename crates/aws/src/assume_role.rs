@@ -80,7 +80,7 @@ impl Assuming {
             CallError::Refused(refusal) if !may_pass(&refusal) => CallError::RoleRefused { role: arn.clone(), refusal },
             // Said of STS they would be taken for ECS's.
             CallError::Throttled(reason) | CallError::NoAnswer(reason) => {
-                CallError::NoCredentials(format!("STS gives none for {arn}: {reason}"))
+                CallError::NoRole { role: arn.clone(), reason }
             }
             other => other,
         })?;

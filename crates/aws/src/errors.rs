@@ -21,6 +21,9 @@ pub enum CallError {
     /// Nothing to sign the call with.
     #[error("no AWS credentials ({0})")]
     NoCredentials(String),
+    /// STS is in trouble, or not reached, and there are no keys of the role from before. Nothing happened.
+    #[error("STS does not give the role {role} now ({reason})")]
+    NoRole { role: String, reason: String },
     /// STS does not give the role that the calls are to be made as. Nothing happened.
     #[error("AWS does not give this runner the role {role} ({refusal})")]
     RoleRefused { role: String, refusal: Refusal },

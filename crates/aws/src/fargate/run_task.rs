@@ -292,6 +292,12 @@ impl Tries {
                 fix.push_str("Check the manager's way to the ECS endpoint: network, name server, endpoint_url.");
                 (retry_in, Waiting::NoAnswer { reason: error.to_string(), retry_in })
             }
+            CallError::NoRole { .. } => {
+                let retry_in = backoff(self.silences, Duration::from_millis(500), Duration::from_secs(10), jitter);
+                self.silences += 1;
+                fix.push_str("Check the manager's way to STS: network, name server, AWS_ENDPOINT_URL_STS.");
+                (retry_in, Waiting::NoCredentials { reason: error.to_string(), retry_in })
+            }
             CallError::NoCredentials(_) | CallError::RoleRefused { .. } | CallError::Refused(_) => {
                 let judgement = self.judge(error);
                 let retry_in = match judgement.course {
@@ -504,7 +510,9 @@ mod tests {
     #[test]
     fn patience_ends_and_says_whether_a_task_may_run() {
         let choices = choices(&config(vec![]));
-        for (error, perhaps) in [(no_capacity(), false), (CallError::NoAnswer("reset".into()), true)] {
+        let no_role = CallError::NoRole { role: "r".into(), reason: "no answer".into() };
+        for (error, perhaps) in [(no_capacity(), false), (CallError::NoAnswer("reset".into()), true), (no_role, false)]
+        {
             let (mut tries, mut now) = (Tries::default(), Instant::now());
             let start = now;
             let end = loop {

@@ -94,7 +94,9 @@ impl Finding {
                 "Log in, for example with `aws sso login`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID.".to_owned()
             }
             CallError::Throttled(_) => "Other tools use up the account's calls: run doctor again.".to_owned(),
-            CallError::NoAnswer(_) => "Check this machine's way to AWS (proxies too), and run doctor again.".to_owned(),
+            CallError::NoAnswer(_) | CallError::NoRole { .. } => {
+                "Check this machine's way to AWS (proxies too), and run doctor again.".to_owned()
+            }
         };
         Self::unknown(check, format!("{action}: {error}"), fix)
     }

@@ -124,7 +124,7 @@ fn field(value: &SecretString, name: &str, id: &str) -> Result<SecretString, Sec
 
 fn judge(error: CallError, id: &str, has_own_role: bool) -> SecretError {
     match &error {
-        CallError::Throttled(_) | CallError::NoAnswer(_) => {
+        CallError::Throttled(_) | CallError::NoAnswer(_) | CallError::NoRole { .. } => {
             SecretError::Unavailable(format!("AWS Secrets Manager, {id}: {error}"))
         }
         CallError::NoCredentials(_) => SecretError::Configuration(format!(
