@@ -16,10 +16,10 @@ use crate::operator::{ACCOUNT, Operator, REGION};
 
 /// A VPC of moto, with what an environment has in it.
 #[derive(Default)]
-struct Network {
-    vpc: String,
-    subnet: String,
-    table: String,
+pub struct Network {
+    pub vpc: String,
+    pub subnet: String,
+    pub table: String,
     /// Of the tasks and of their manager, which the stack made.
     task_group: String,
     manager_group: String,
@@ -57,12 +57,12 @@ fn in_world(test: impl AsyncFnOnce(&'static World)) {
     });
 }
 
-async fn ec2(action: &str, parameters: &[(&str, &str)]) -> String {
+pub async fn ec2(action: &str, parameters: &[(&str, &str)]) -> String {
     Moto::shared().query("ec2", action, parameters).await
 }
 
 /// The same, of which an id is wanted.
-async fn made(action: &str, parameters: &[(&str, &str)], tag: &str) -> String {
+pub async fn made(action: &str, parameters: &[(&str, &str)], tag: &str) -> String {
     let answer = ec2(action, parameters).await;
     let text = answer.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once('<')).map(|(text, _)| text);
     text.unwrap_or_else(|| panic!("no {tag}: {answer}")).to_owned()
@@ -77,7 +77,7 @@ async fn ecr(action: &str, question: Value) -> Value {
 }
 
 /// A VPC with one subnet and a table of its own.
-async fn network(block: &str) -> Network {
+pub async fn network(block: &str) -> Network {
     let vpc = made("CreateVpc", &[("CidrBlock", &format!("{block}.0.0/16"))], "vpcId").await;
     let subnet = [("VpcId", vpc.as_str()), ("CidrBlock", &format!("{block}.1.0/24"))];
     let subnet = made("CreateSubnet", &subnet, "subnetId").await;

@@ -3,6 +3,7 @@
 mod doctor_aws;
 mod doctor_gitlab;
 mod doctor_permissions;
+mod doctor_shared;
 mod doctor_trial_run;
 mod emulator_gaps;
 mod engine;
