@@ -114,5 +114,43 @@ fn too_slow(patience: Duration) -> Explanation {
         fix: Some(NOT_REACHED),
         retry: false,
         failure: SystemFailure::Runner,
+        checks: &["security-groups", "ssh-in", "manager-egress", "manager-path", "task-container"],
+    }
+}
+
+/// An explanation for a job's log, with who looks further where somebody can. `environment` is the runner's name.
+pub fn told(explanation: &Explanation, environment: Option<&str>) -> String {
+    // Others a shell would read otherwise.
+    let is_plain = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let which = environment.filter(is_plain).map(|name| format!(" --environment {name}")).unwrap_or_default();
+    match explanation.checks {
+        [] => explanation.to_string(),
+        checks => format!("{explanation} `staffetta doctor{which}` looks for the cause ({}).", checks.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::CHECKS;
+
+    #[test]
+    fn who_looks_for_the_cause_is_told_where_somebody_can() {
+        let slow = too_slow(Duration::from_secs(900));
+        assert!(told(&slow, Some("dev")).ends_with(
+            "`staffetta doctor --environment dev` looks for the cause (security-groups, ssh-in, manager-egress, \
+             manager-path, task-container)."
+        ));
+        assert!(told(&slow, Some("$(x) y")).contains("`staffetta doctor` looks"));
+        let nobody = Explanation { checks: &[], ..slow.clone() };
+        assert_eq!(told(&nobody, Some("dev")), nobody.to_string());
+    }
+
+    #[test]
+    fn every_check_that_a_log_names_is_there() {
+        let named = aws::fargate::checks_of_doctor().chain(too_slow(Duration::ZERO).checks.iter().copied());
+        for check in named {
+            assert!(CHECKS.contains(&check), "{check}");
+        }
     }
 }

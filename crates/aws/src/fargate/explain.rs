@@ -19,6 +19,8 @@ pub struct Explanation {
     /// Whether a new task is likely to do better. Only to be used before the job's script began.
     pub retry: bool,
     pub failure: SystemFailure,
+    /// The checks of `staffetta doctor` that look for the cause; empty where none can find it.
+    pub checks: &'static [&'static str],
 }
 
 /// What happened, in ECS's own words too, and what to do about it.
@@ -51,9 +53,15 @@ pub fn explain(task: &Task) -> Explanation {
             fix: row.fix,
             retry: row.retry,
             failure: row.failure,
+            checks: row.checks,
         },
         None => by_what_is_left(task, code, said),
     }
+}
+
+/// The ids of all checks of `staffetta doctor` that explanations name.
+pub fn checks_of_doctor() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().flat_map(|row| row.checks.iter().copied())
 }
 
 /// The stopped reason and what the containers add to it, without repetition.
@@ -93,7 +101,7 @@ fn by_what_is_left(task: &Task, code: &str, said: String) -> Explanation {
         None if said.is_empty() => ("The task ended, and ECS gave no reason.".to_owned(), None, false),
         None => ("The task ended.".to_owned(), None, false),
     };
-    Explanation { sentence, said, fix, retry, failure: SystemFailure::Runner }
+    Explanation { sentence, said, fix, retry, failure: SystemFailure::Runner, checks: &[] }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub use allowed::{Choice, NotAllowed, role_is_allowed, role_pattern_mistake};
 pub use calls::Calls;
 pub use config::{CapacityProvider, ConfigMistake, Credentials, FargateConfig};
 pub use connect::{ConnectError, Fargate, Regions};
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, checks_of_doctor, explain};
 pub use phases::{Phase, phases};
 pub use run_task::{Launch, LaunchError, Waiting};
 pub use task::{Container, Status, Task, Timestamps};

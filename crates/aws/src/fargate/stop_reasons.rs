@@ -11,6 +11,8 @@ pub(super) struct Row {
     pub fix: Option<&'static str>,
     pub retry: bool,
     pub failure: SystemFailure,
+    /// The checks of `staffetta doctor` that look for the cause.
+    pub checks: &'static [&'static str],
 }
 
 /// What ECS's texts contain when a server was not reached, whatever was asked of it.
@@ -46,6 +48,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: None,
         retry: false,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &["SpotInterruption", "TerminationNotice"],
@@ -54,6 +57,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again; long jobs belong on FARGATE rather than FARGATE_SPOT."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -62,6 +66,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &["InfrastructureHealth"],
@@ -70,6 +75,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &["ServiceSchedulerInitiated"],
@@ -78,6 +84,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Jobs are standalone tasks: let no ECS service use their task definition."),
         retry: false,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -86,6 +93,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Give the task definition more memory."),
         retry: false,
         failure: Runner,
+        checks: &[],
     },
     // Secrets and registries, the particular before the general.
     Row {
@@ -95,6 +103,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Correct the secret's ARN and region in the task definition; it needs a version AWSCURRENT."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -103,6 +112,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some(EXECUTION_ROLE),
         retry: false,
         failure: Configuration,
+        checks: &["execution-permissions"],
     },
     Row {
         codes: &[],
@@ -111,6 +121,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some(WAY_OUT),
         retry: true,
         failure: ExternalDependency,
+        checks: &["way-out", "vpc-endpoints", "task-egress"],
     },
     Row {
         codes: &[],
@@ -119,6 +130,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Check the task's way to AWS's endpoints, then its execution role."),
         retry: false,
         failure: ExternalDependency,
+        checks: &["way-out", "vpc-endpoints", "task-egress", "execution-permissions"],
     },
     Row {
         codes: &[],
@@ -130,6 +142,7 @@ pub(super) const ROWS: &[Row] = &[
         ),
         retry: false,
         failure: Configuration,
+        checks: &["task-log", "execution-permissions", "vpc-endpoints"],
     },
     Row {
         codes: &[],
@@ -138,6 +151,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Allow the execution role s3:GetObject on them; a private subnet needs the s3 endpoint."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -146,6 +160,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Check its mount targets, their security group (port 2049) and the VPC's DNS."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
     // Images.
     Row {
@@ -156,6 +171,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Pull through an ECR pull-through cache, or set repositoryCredentials."),
         retry: false,
         failure: ImagePull,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -164,6 +180,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Raise ephemeralStorage in the task definition."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -172,6 +189,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Set runtimePlatform.cpuArchitecture to the image's, or build the image for it."),
         retry: false,
         failure: ImagePull,
+        checks: &["task-architecture"],
     },
     Row {
         codes: &[],
@@ -182,6 +200,7 @@ pub(super) const ROWS: &[Row] = &[
         ),
         retry: false,
         failure: ImagePull,
+        checks: &["task-image", "execution-permissions"],
     },
     Row {
         codes: &[],
@@ -193,6 +212,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: ImagePull,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -203,6 +223,7 @@ pub(super) const ROWS: &[Row] = &[
         ),
         retry: false,
         failure: ImagePull,
+        checks: &["way-out", "vpc-endpoints"],
     },
     Row {
         codes: &[],
@@ -211,6 +232,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Allow ecr:GetAuthorizationToken, ecr:BatchGetImage and ecr:GetDownloadUrlForLayer to it."),
         retry: false,
         failure: ImagePull,
+        checks: &["execution-permissions"],
     },
     Row {
         codes: &[],
@@ -219,6 +241,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some(NAME_OF_IMAGE),
         retry: false,
         failure: ImagePull,
+        checks: &["task-image"],
     },
     Row {
         codes: &[],
@@ -227,6 +250,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some(WAY_OUT),
         retry: true,
         failure: ImagePull,
+        checks: &["way-out", "vpc-endpoints", "task-egress"],
     },
     Row {
         codes: &[],
@@ -235,6 +259,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: ImagePull,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -243,6 +268,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some(NAME_OF_IMAGE),
         retry: false,
         failure: ImagePull,
+        checks: &["task-image", "way-out", "vpc-endpoints", "execution-permissions"],
     },
     // Fargate's own ways to fail before a container runs.
     Row {
@@ -256,6 +282,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again; if it lasts, look for free addresses in the subnets."),
         retry: true,
         failure: Runner,
+        checks: &["subnet-addresses"],
     },
     Row {
         codes: &[],
@@ -264,6 +291,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -272,6 +300,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -280,6 +309,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Add subnets, or larger ones: a task needs one address for its whole life."),
         retry: false,
         failure: Configuration,
+        checks: &["subnet-addresses"],
     },
     Row {
         codes: &[],
@@ -288,6 +318,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Set requiresCompatibilities to FARGATE and networkMode to awsvpc in the task definition."),
         retry: false,
         failure: Configuration,
+        checks: &["task-definition"],
     },
     // Containers that do not start.
     Row {
@@ -297,6 +328,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -305,6 +337,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -313,6 +346,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Correct entry point, command and user of the image: the container must run its SSH server."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -321,6 +355,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Check dependsOn and startTimeout in the task definition, and the log of that container."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
     // Some of the texts above begin so as well.
     Row {
@@ -330,6 +365,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Run the job again."),
         retry: true,
         failure: Runner,
+        checks: &[],
     },
     Row {
         codes: &[],
@@ -338,6 +374,7 @@ pub(super) const ROWS: &[Row] = &[
         fix: Some("Correct in the task definition what ECS names."),
         retry: false,
         failure: Configuration,
+        checks: &[],
     },
 ];
 

@@ -22,7 +22,7 @@ pub use manager_template::MANAGER_CONTAINER;
 pub use names::{ManagerOf, arn, partition, token_variable};
 pub use operator::{Operator, operators};
 pub use policy::{Condition, Purpose, Role, Statement, document, managed_policies};
-pub use roles::{ManagerWork, manager_statements, manager_work, roles};
+pub use roles::{ManagerWork, execution_statements, manager_statements, manager_work, roles};
 pub use runner_secret::{RunnerSecret, runner_secret, store_runner_token};
 pub use stacks::{
     ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, Parameter, ParameterValue, Stack, StackKind,

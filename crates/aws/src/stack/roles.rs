@@ -225,10 +225,16 @@ pub fn manager_statements(work: &ManagerWork) -> Vec<Statement> {
 
 pub(super) const ECS_TASKS: &str = "ecs-tasks.amazonaws.com";
 
-/// What ECS does before a task runs: it pulls the image and opens the log.
 fn task_preparation(place: &Place, image: &str, log_group: &str) -> Vec<Statement> {
+    execution_statements(&[image], &[], &[arn(place, "logs", &format!("log-group:{log_group}:*"))])
+}
+
+/// What an execution role needs, as which ECS prepares a task: it pulls the images, reads the secrets and opens the logs.
+/// `secrets` and `log_groups` are ARNs; those of log groups end in `:*`.
+pub fn execution_statements(images: &[&str], secrets: &[String], log_groups: &[String]) -> Vec<Statement> {
     let mut statements = Vec::new();
-    if let Some(repository) = ecr_repository(image) {
+    let repositories: Vec<_> = images.iter().filter_map(|image| ecr_repository(image)).collect();
+    if !repositories.is_empty() {
         statements.push(Statement {
             sid: "LogInToRegistry",
             actions: vec!["ecr:GetAuthorizationToken"],
@@ -239,18 +245,29 @@ fn task_preparation(place: &Place, image: &str, log_group: &str) -> Vec<Statemen
         statements.push(Statement {
             sid: "PullImage",
             actions: vec!["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-            resources: vec![repository],
+            resources: repositories,
             conditions: Vec::new(),
             why: "the image's own repository and no other",
         });
     }
-    statements.push(Statement {
-        sid: "WriteLog",
-        actions: vec!["logs:CreateLogStream", "logs:PutLogEvents"],
-        resources: vec![arn(place, "logs", &format!("log-group:{log_group}:*"))],
-        conditions: Vec::new(),
-        why: "what the container prints goes into the log group",
-    });
+    let (parameters, secrets): (Vec<_>, Vec<_>) = secrets.iter().cloned().partition(|secret| secret.contains(":ssm:"));
+    for (sid, action, resources) in
+        [("ReadSecrets", "secretsmanager:GetSecretValue", secrets), ("ReadParameters", "ssm:GetParameters", parameters)]
+    {
+        if !resources.is_empty() {
+            let why = "ECS puts them into the container's environment";
+            statements.push(Statement { sid, actions: vec![action], resources, conditions: Vec::new(), why });
+        }
+    }
+    if !log_groups.is_empty() {
+        statements.push(Statement {
+            sid: "WriteLog",
+            actions: vec!["logs:CreateLogStream", "logs:PutLogEvents"],
+            resources: log_groups.to_vec(),
+            conditions: Vec::new(),
+            why: "what the container prints goes into the log group",
+        });
+    }
     statements
 }
 

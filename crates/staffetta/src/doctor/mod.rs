@@ -51,6 +51,7 @@ pub const CHECKS: &[&str] = &[
     "task-size",
     "task-container",
     "task-roles",
+    "execution-permissions",
     "task-image",
     "task-architecture",
     "task-log",
@@ -145,12 +146,13 @@ async fn examine_task(subject: &Subject, session: &Session) -> Vec<Finding> {
             Ok(definition) => definition,
             Err(finding) => return vec![finding],
         };
-        let (roles, images, logs) = tokio::join!(
+        let (roles, permissions, images, logs) = tokio::join!(
             roles::check(fargate, session, definition).boxed(),
+            permissions::check_execution(subject, session, definition).boxed(),
             image::check(subject, session, definition).boxed(),
             logs::check(session, definition).boxed(),
         );
-        [task_definition::check(fargate.ssh_port, definition), roles, images, logs].concat()
+        [task_definition::check(fargate.ssh_port, definition), roles, permissions, images, logs].concat()
     };
     let (of_definition, network, quota) = tokio::join!(
         of_definition,

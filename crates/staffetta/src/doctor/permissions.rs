@@ -1,9 +1,10 @@
-//! Whether the manager may do what it does: its role is there, and IAM's simulator allows each call that it makes.
+//! Whether the manager and ECS may do what they do: the manager's role is there, and IAM's simulator allows each call that is
+//! made as it, and as the execution role.
 
 use aws::fargate::FargateConfig;
 use aws::inspect::{self, Decision, Identity, Principal, Simulated, TaskDefinition};
 use aws::s3::S3Keys;
-use aws::stack::{ManagerWork, Statement, document, manager_statements, partition};
+use aws::stack::{ManagerWork, Statement, document, execution_statements, manager_statements, partition};
 use aws::{CallError, Session};
 use futures::future::join_all;
 
@@ -12,6 +13,7 @@ use crate::config::{Cache, Runner};
 
 const ROLE: &str = "manager-role";
 const PERMISSIONS: &str = "manager-permissions";
+const EXECUTION: &str = "execution-permissions";
 
 const BREAKS: &str = "The manager can do nothing for this environment.";
 
@@ -34,11 +36,47 @@ pub async fn check(subject: &Subject, session: &Session) -> Vec<Finding> {
             ))
         }
     };
-    let asked = statements.iter().map(|statement| inspect::simulate(session, &principal, statement));
-    let answers = join_all(asked).await;
+    let answers = simulated(session, &principal, &statements).await;
     let is_made = subject.manager.work.is_some();
-    findings.extend(judge(&principal, &statements, answers, is_made));
+    findings.extend(judge(PERMISSIONS, &principal, &statements, answers, is_made));
     findings
+}
+
+/// What ECS does as the execution role before a task runs; whether the role is there is told by another check.
+pub async fn check_execution(subject: &Subject, session: &Session, definition: &TaskDefinition) -> Vec<Finding> {
+    let Some(role) = &definition.execution_role else { return Vec::new() };
+    let statements = preparation(definition, role, session.region());
+    let answers = simulated(session, role, &statements).await;
+    // A role that the file brings along has the policies of whoever made it.
+    let is_made = subject.manager.work.as_ref().is_some_and(|work| work.task_roles.contains(role));
+    judge(EXECUTION, role, &statements, answers, is_made)
+}
+
+async fn simulated(
+    session: &Session,
+    principal: &str,
+    statements: &[Statement],
+) -> Vec<Result<Vec<Simulated>, CallError>> {
+    join_all(statements.iter().map(|statement| inspect::simulate(session, principal, statement))).await
+}
+
+fn preparation(definition: &TaskDefinition, role: &str, region: &str) -> Vec<Statement> {
+    let account = role.split(':').nth(4).unwrap_or_default();
+    let partition = partition(region);
+    let images: Vec<_> = definition.containers.iter().map(|container| container.image.as_str()).collect();
+    let secrets = definition.containers.iter().flat_map(|container| &container.secrets).map(|from| {
+        match from.starts_with("arn:") {
+            // What follows the seventh part chooses in the secret.
+            true => from.split(':').take(7).collect::<Vec<_>>().join(":"),
+            false => format!("arn:{partition}:ssm:{region}:{account}:parameter/{}", from.trim_start_matches('/')),
+        }
+    });
+    let groups = definition.containers.iter().filter_map(|container| {
+        let log = container.log.as_ref().filter(|log| log.name == "awslogs")?;
+        let region = log.options.get("awslogs-region").map_or(region, String::as_str);
+        Some(format!("arn:{partition}:logs:{region}:{account}:log-group:{}:*", log.options.get("awslogs-group")?))
+    });
+    execution_statements(&images, &secrets.collect::<Vec<_>>(), &groups.collect::<Vec<_>>())
 }
 
 /// The ARN of whose policies count, and what is to be said about it.
@@ -121,6 +159,7 @@ fn signs_as_manager(cache: &Cache) -> bool {
 }
 
 fn judge(
+    check: &'static str,
     principal: &str,
     statements: &[Statement],
     answers: Vec<Result<Vec<Simulated>, CallError>>,
@@ -134,20 +173,28 @@ fn judge(
                 let (good, bad): (Vec<_>, Vec<_>) =
                     simulated.into_iter().partition(|it| it.decision == Decision::Allowed);
                 allowed += good.len();
-                findings.extend(bad.iter().map(|it| missing(principal, statement, it, is_made)));
+                findings.extend(bad.iter().map(|it| missing(check, principal, statement, it, is_made)));
             }
+            // Another check tells that a role is not there.
+            Err(CallError::Refused(refusal)) if refusal.code.starts_with("NoSuchEntity") => return Vec::new(),
             // It is the same for all of them.
-            Err(error) => return vec![Finding::not_seen(PERMISSIONS, "iam:SimulatePrincipalPolicy", &error)],
+            Err(error) => return vec![Finding::not_seen(check, "iam:SimulatePrincipalPolicy", &error)],
         }
     }
     if findings.is_empty() {
-        let evidence = format!("{principal} may do all that the manager does: {allowed} actions, simulated");
-        return vec![Finding::good(PERMISSIONS, evidence)];
+        let evidence = format!("{principal} may do all that it has to: {allowed} actions, simulated");
+        return vec![Finding::good(check, evidence)];
     }
     findings
 }
 
-fn missing(principal: &str, statement: &Statement, simulated: &Simulated, is_made: bool) -> Finding {
+fn missing(
+    check: &'static str,
+    principal: &str,
+    statement: &Statement,
+    simulated: &Simulated,
+    is_made: bool,
+) -> Finding {
     let Simulated { action, resource, decision, missing_context } = simulated;
     let evidence = format!("{principal} may not {action} on {resource}");
     let breaks = format!("It is needed: {}.", statement.why);
@@ -158,7 +205,7 @@ fn missing(principal: &str, statement: &Statement, simulated: &Simulated, is_mad
     match decision {
         // Nobody can say without the values.
         _ if !missing_context.is_empty() => Finding::unknown(
-            PERMISSIONS,
+            check,
             format!(
                 "{evidence}, as far as the simulator can say: a statement depends on {}",
                 missing_context.join(", ")
@@ -166,19 +213,19 @@ fn missing(principal: &str, statement: &Statement, simulated: &Simulated, is_mad
             "See whether that condition holds for the manager's calls; `staffetta doctor --run` shows it.",
         ),
         Decision::Allowed | Decision::NotAllowed => {
-            Finding::bad(PERMISSIONS, format!("{evidence}: no statement allows it"), breaks, add())
+            Finding::bad(check, format!("{evidence}: no statement allows it"), breaks, add())
         }
         Decision::Denied => {
             let fix = format!("Remove the Deny statement about {action} from the policies of {principal}.");
-            Finding::bad(PERMISSIONS, format!("{evidence}: a statement denies it"), breaks, fix)
+            Finding::bad(check, format!("{evidence}: a statement denies it"), breaks, fix)
         }
         Decision::DeniedByBoundary => {
             let fix = format!("Let the permissions boundary of {principal} allow {action}.");
-            Finding::bad(PERMISSIONS, format!("{evidence}: its permissions boundary does not allow it"), breaks, fix)
+            Finding::bad(check, format!("{evidence}: its permissions boundary does not allow it"), breaks, fix)
         }
         Decision::DeniedByOrganization => {
             let fix = format!("Let the organization's service control policies allow {action} in this account.");
-            Finding::bad(PERMISSIONS, format!("{evidence}: the organization does not allow it"), breaks, fix)
+            Finding::bad(check, format!("{evidence}: the organization does not allow it"), breaks, fix)
         }
     }
 }
@@ -211,10 +258,43 @@ mod tests {
             decision,
             missing_context: missing_context.iter().map(|key| (*key).to_owned()).collect(),
         };
-        let mut findings = judge(ROLE_ARN, &[statement()], vec![Ok(vec![simulated])], is_made);
+        let mut findings = judge(PERMISSIONS, ROLE_ARN, &[statement()], vec![Ok(vec![simulated])], is_made);
         assert_eq!(findings.len(), 1);
         let Finding { verdict, evidence, fix, .. } = findings.remove(0);
         (verdict, evidence, fix)
+    }
+
+    #[test]
+    fn an_execution_role_needs_what_the_task_definition_names() {
+        let log = |group: &str| inspect::LogDriver {
+            name: "awslogs".into(),
+            options: [("awslogs-group".to_owned(), group.to_owned())].into(),
+        };
+        let definition = TaskDefinition {
+            containers: vec![inspect::Container {
+                image: "123456789012.dkr.ecr.eu-west-1.amazonaws.com/ci/task:1".into(),
+                log: Some(log("/ci")),
+                secrets: vec![
+                    "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a-x1y2z3:key::".into(),
+                    "/npm/token".into(),
+                ],
+                ..inspect::Container::default()
+            }],
+            ..TaskDefinition::default()
+        };
+        let needed = preparation(&definition, "arn:aws:iam::123456789012:role/ci-execution", "eu-west-1");
+        let resources: Vec<_> = needed.iter().map(|it| (it.sid, it.resources[0].as_str())).collect();
+        assert_eq!(
+            resources,
+            [
+                ("LogInToRegistry", "*"),
+                ("PullImage", "arn:aws:ecr:eu-west-1:123456789012:repository/ci/task"),
+                ("ReadSecrets", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a-x1y2z3"),
+                ("ReadParameters", "arn:aws:ssm:eu-west-1:123456789012:parameter/npm/token"),
+                ("WriteLog", "arn:aws:logs:eu-west-1:123456789012:log-group:/ci:*"),
+            ]
+        );
+        assert_eq!(preparation(&TaskDefinition::default(), "arn:aws:iam::1:role/r", "eu-west-1"), []);
     }
 
     #[test]
@@ -268,7 +348,7 @@ mod tests {
             let code = "AccessDenied".to_owned();
             Err(CallError::Refused(Refusal { code, message: "not you".into() }))
         };
-        let findings = judge(ROLE_ARN, &[statement(), statement()], vec![refused(), refused()], true);
+        let findings = judge(PERMISSIONS, ROLE_ARN, &[statement(), statement()], vec![refused(), refused()], true);
         let [finding] = &findings[..] else { panic!("{findings:?}") };
         assert_eq!(finding.verdict, Unknown);
         assert!(finding.fix.contains("iam:SimulatePrincipalPolicy"), "{}", finding.fix);

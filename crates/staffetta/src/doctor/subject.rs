@@ -78,6 +78,17 @@ impl Written {
         }
     }
 
+    /// By its name, or by that of its runner, which its jobs' logs have.
+    pub fn is_called(&self, name: &str) -> bool {
+        match self {
+            Self::Runner(subject) => subject.name == name,
+            Self::Environment { deployment, index, .. } => {
+                let environment = &deployment.environments[*index];
+                environment.name == name || deployment.environment_name(environment) == name
+            }
+        }
+    }
+
     /// Or why it cannot be examined.
     pub(super) async fn subject(self) -> Result<Subject, Finding> {
         match self {

@@ -13,7 +13,7 @@ use ssh::keys::{Nonce, TaskKey};
 
 use super::metadata::{Kept, Metadata, Store};
 use super::{Call, Failure, StopSignal, cleanup, say, seconds, warn};
-use crate::reach::{Reached, has_shell, reach};
+use crate::reach::{Reached, has_shell, reach, told};
 
 /// Beyond the job's time-out: what GitLab's runner may still want of the task.
 const GRACE: Duration = Duration::from_secs(60 * 60);
@@ -123,7 +123,7 @@ async fn enter(
     let task = fargate.watch(task);
     let connection = match reach(task.clone(), call.settings.start_timeout, target, said).await {
         Reached::Connected(connection) => connection,
-        Reached::NotStarted(explanation) => return Err(Failure::System(explanation.to_string())),
+        Reached::NotStarted(explanation) => return Err(Failure::System(told(&explanation, None))),
         Reached::Refused(error) => return Err(Failure::System(error.to_string())),
     };
     metadata.container_ip = task.borrow().address.map(|address| address.to_string()).unwrap_or_default();

@@ -29,6 +29,7 @@ use super::supervise::{Supervised, Visit};
 use super::{finish, hand_over, launch, secrets};
 use crate::config::is_exceeded;
 use crate::metrics::Phase;
+use crate::reach::told;
 
 /// How often a task that never got as far as the script is replaced by a new one (design, decision 11).
 const LAUNCHES: u32 = 3;
@@ -153,11 +154,11 @@ async fn reach_agent(
             let (runner, arn) = (errand.runner.clone(), launched.task.arn);
             errand.shared.start_job(async move { finish::stop_task(&runner, &arn, "the task did not start").await });
         }
-        let reason = failed.to_string();
         if !failed.retry || attempt == LAUNCHES {
-            return Err(Outcome::SystemFailed { failure: failed.failure, message: reason }.into());
+            let message = told(&failed, Some(&errand.runner.settings.name));
+            return Err(Outcome::SystemFailed { failure: failed.failure, message }.into());
         }
-        errand.log.warn(&format!("{reason} Starting another task ({} of {LAUNCHES}).", attempt + 1));
+        errand.log.warn(&format!("{failed} Starting another task ({} of {LAUNCHES}).", attempt + 1));
     }
     Err(Outcome::system("no task could be started").into())
 }
