@@ -7,26 +7,16 @@ use aws::Session;
 use aws::stack::{
     Deployment, Environment, RunnerSecret, RunnerToken, runner_secret, store_runner_token, token_variable,
 };
-use gitlab::{Client, ClientConfig, Info, Registration, RunnerScope, Verified};
+use gitlab::{CallError, Client, ClientConfig, Info, Registered, Registration, RunnerScope, Verified};
 use job::secret::{ExposeSecret, SecretString};
 
 use super::file::Loaded;
 use crate::config::Certificates;
 use crate::registration::ask;
+use crate::registration::register::is_no;
 
 /// The token of a person, as `staffetta register` knows it.
 const PERSONAL: &str = "GITLAB_PERSONAL_ACCESS_TOKEN";
-
-/// What became of an environment's token.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Provided {
-    /// It was there.
-    There,
-    /// It is there now: where it came from.
-    Stored(&'static str),
-    /// Nobody has given one, or GitLab refuses it: why, and what to do.
-    Missing(String),
-}
 
 /// What stands outside.
 pub struct Outside<'a> {
@@ -38,63 +28,107 @@ pub struct Outside<'a> {
     pub asks: bool,
 }
 
-/// Sees to it that the secret of an environment has a token. `session` is one of its manager's place, whose stack has made
-/// the secret. To be waited for to the end: a runner that is made and forgotten has a token that nobody knows.
-pub async fn provide(
+/// What is to be done about an environment's token.
+#[derive(Debug)]
+pub enum Plan {
+    /// It is there.
+    Nothing,
+    /// GitLab knows this token: to be stored. And where it came from.
+    Store(SecretString, &'static str),
+    /// A runner is to be made as this person, and its token stored.
+    Make(SecretString, RunnerScope),
+    /// Nobody has given one, or GitLab refuses it: why, and what to do.
+    Missing(String),
+}
+
+/// Looks whether the secret of an environment has a token, and where one comes from. `session` is one of its manager's
+/// place, whose stack has made the secret.
+pub async fn look(
     session: &Session,
     loaded: &Loaded,
     environment: &Environment,
     outside: &Outside<'_>,
-) -> anyhow::Result<Provided> {
+) -> anyhow::Result<Plan> {
     let deployment = &loaded.deployment;
     if let RunnerToken::Secret(_) = environment.runner_token {
-        return Ok(Provided::There);
+        return Ok(Plan::Nothing);
     }
     let secret = deployment.token_secret(environment);
     let looked = runner_secret(session, &secret).await;
     match looked.with_context(|| format!("whether the secret {secret} has a token cannot be seen"))? {
-        RunnerSecret::Stored => return Ok(Provided::There),
+        RunnerSecret::Stored => return Ok(Plan::Nothing),
         RunnerSecret::Absent => return Err(anyhow!("there is no secret {secret}: its manager's stack makes it")),
         RunnerSecret::Empty => {}
     }
-    let client = client(&deployment.gitlab_url, outside.file)?;
-    let store = async |token: &SecretString| {
-        let stored = store_runner_token(session, &secret, token).await;
-        stored.with_context(|| format!("the token cannot be stored in {secret}"))
-    };
-    match source(environment, loaded.runner_scope, outside) {
-        Source::Variable(token) => match try_at_gitlab(&client, &token).await? {
-            Some(refusal) => {
-                Ok(Provided::Missing(format!("{} has no good token: {refusal}", token_variable(environment))))
-            }
-            None => store(&token).await.map(|()| Provided::Stored("the environment")),
-        },
-        Source::Make(personal, scope) => {
-            let made = client.create_runner(&personal, scope, &registration(deployment, environment)).await;
-            let made = match made {
-                Ok(made) => made,
-                Err(error) => return Ok(Provided::Missing(not_made(&error))),
-            };
-            if let Err(error) = store(&made.token).await {
-                let left = match client.unregister(&made.token).await {
-                    Ok(()) => format!("the runner {} was deleted in GitLab again", made.id),
-                    Err(gone) => {
-                        format!("the runner {} could not be deleted in GitLab again ({gone}): delete it there", made.id)
-                    }
-                };
-                return Err(error.context(left));
-            }
-            Ok(Provided::Stored("a runner that was made in GitLab"))
-        }
+    let (token, from) = match source(environment, loaded.runner_scope, outside) {
+        Source::Make(personal, scope) => return Ok(Plan::Make(personal, scope)),
+        Source::Nobody(advice) => return Ok(Plan::Missing(advice)),
+        Source::Variable(token) => (token, "the environment"),
         Source::Ask => {
-            let question = format!("Token of the runner {} (glrt-…), from {}", environment.name, deployment.gitlab_url);
-            let token = ask::secret(&question).await?;
-            match try_at_gitlab(&client, &token).await? {
-                Some(refusal) => Ok(Provided::Missing(refusal)),
-                None => store(&token).await.map(|()| Provided::Stored("your answer")),
-            }
+            let url = &deployment.gitlab_url;
+            let question = format!("Token of the runner {} (glrt-…), from {url}", environment.name);
+            (ask::secret(&question).await?, "your answer")
         }
-        Source::Nobody(advice) => Ok(Provided::Missing(advice)),
+    };
+    match try_at_gitlab(&client(&deployment.gitlab_url, outside.file)?, &token).await? {
+        Some(refusal) => Ok(Plan::Missing(format!("the token from {from} is no good: {refusal}"))),
+        None => Ok(Plan::Store(token, from)),
+    }
+}
+
+/// What became of an environment's token.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Provided {
+    /// It was there.
+    There,
+    /// It is there now: where it came from.
+    Stored(&'static str),
+    /// As in [`Plan`].
+    Missing(String),
+}
+
+/// To be waited for to the end: a runner that is made and forgotten has a token that nobody knows.
+pub async fn provide(
+    plan: Plan,
+    session: &Session,
+    deployment: &Deployment,
+    environment: &Environment,
+    file: &Path,
+) -> anyhow::Result<Provided> {
+    let secret = deployment.token_secret(environment);
+    let cannot_store = || format!("the token cannot be stored in {secret}");
+    match plan {
+        Plan::Nothing => Ok(Provided::There),
+        Plan::Missing(why) => Ok(Provided::Missing(why)),
+        Plan::Store(token, from) => {
+            store_runner_token(session, &secret, &token).await.with_context(cannot_store)?;
+            Ok(Provided::Stored(from))
+        }
+        Plan::Make(personal, scope) => {
+            let client = client(&deployment.gitlab_url, file)?;
+            let registration = registration(deployment, environment);
+            let made = match client.create_runner(&personal, scope, &registration).await {
+                Ok(made) => made,
+                Err(error) => return not_made(error, &registration.description),
+            };
+            let stored = Ok(Provided::Stored("a runner that was made in GitLab"));
+            let Err(error) = store_runner_token(session, &secret, &made.token).await else { return stored };
+            // An answer may be lost after the token was stored, and then its runner is needed.
+            let left = match runner_secret(session, &secret).await {
+                Ok(RunnerSecret::Stored) => return stored,
+                Ok(RunnerSecret::Empty | RunnerSecret::Absent) => take_back(&client, &made).await,
+                Err(_) => format!("the runner {} stays in GitLab: delete it there if {secret} has no value", made.id),
+            };
+            Err(anyhow::Error::from(error).context(cannot_store()).context(left))
+        }
+    }
+}
+
+/// Says what is left of the runner.
+async fn take_back(client: &Client, made: &Registered) -> String {
+    match client.unregister(&made.token).await {
+        Ok(()) => format!("the runner {} was deleted in GitLab again", made.id),
+        Err(error) => format!("the runner {} could not be deleted in GitLab again ({error}): delete it there", made.id),
     }
 }
 
@@ -160,11 +194,15 @@ fn registration(deployment: &Deployment, environment: &Environment) -> Registrat
     }
 }
 
-fn not_made(error: &gitlab::CallError) -> String {
-    format!(
+fn not_made(error: CallError, name: &str) -> anyhow::Result<Provided> {
+    if !is_no(&error) {
+        let left = format!("GitLab may have made a runner {name} that nobody uses: delete it there if it has");
+        return Err(anyhow::Error::from(error).context(left));
+    }
+    Ok(Provided::Missing(format!(
         "GitLab does not make the runner ({error}): {PERSONAL} needs the scope create_runner, and its owner the role Owner in \
          the group, or Maintainer in the project, that the file names"
-    )
+    )))
 }
 
 #[cfg(test)]

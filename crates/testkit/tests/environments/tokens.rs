@@ -1,9 +1,12 @@
 //! How the tokens of runners come into their secrets: which are stored, and what is left in GitLab when one cannot be.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use aws::stack::Deployment;
 use embedded::gitlab;
 use staffetta::deploy::file;
-use testkit::{AwsFront, Moto};
+use testkit::{Answer, AwsFront, Moto};
 
 use crate::emulator_gaps::{front_of, make_secrets_of_moto};
 use crate::operator::{Operator, Said};
@@ -57,7 +60,7 @@ async fn a_token_that_gitlab_refuses_is_not_stored_and_a_good_one_is_once() {
     assert_eq!(scene.deployment.token_secret(&scene.deployment.environments[0]), SECRET);
     let refused = scene.apply(&[("DEV_RUNNER_TOKEN", "glrt-wrong")]).await;
     let shown = format!("{}{}", refused.stdout, refused.stderr);
-    assert!(shown.contains("DEV_RUNNER_TOKEN has no good token"), "{shown}");
+    assert!(shown.contains("the token from the environment is no good"), "{shown}");
     assert!(!shown.contains("glrt-wrong"), "{shown}");
     assert_eq!((scene.stored().await, scene.calls("PutSecretValue")), (None, 0));
 
@@ -84,5 +87,25 @@ async fn a_runner_whose_token_cannot_be_stored_is_deleted_again() {
     let shown = format!("{}{}", said.stdout, said.stderr);
     assert!(shown.contains("was deleted in GitLab again") && shown.contains("AccessDeniedException"), "{shown}");
     assert_eq!(scene.gitlab.runners(), []);
+    scene.gitlab.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_after_the_token_was_stored_leaves_its_runner() {
+    let scene = Scene::start().await;
+    let arrived = Arc::new(AtomicBool::new(false));
+    let seen = arrived.clone();
+    scene.front.on("secretsmanager:PutSecretValue", move |call, _| {
+        arrived.store(true, Ordering::SeqCst);
+        Some(Answer::error(call, "InvalidRequestException", "not told that it went well"))
+    });
+    scene.front.on("secretsmanager:DescribeSecret", move |_, _| {
+        let stored = r#"{"VersionIdsToStages": {"1": ["AWSCURRENT"]}}"#;
+        seen.load(Ordering::SeqCst).then(|| Answer::new(200, stored))
+    });
+    let personal = scene.gitlab.personal_access_token().to_owned();
+    let shown = scene.apply(&[("GITLAB_PERSONAL_ACCESS_TOKEN", &personal)]).await.good();
+    assert!(shown.contains("The token of the runner dev is stored"), "{shown}");
+    assert_eq!(scene.gitlab.runners().len(), 1);
     scene.gitlab.shutdown().await;
 }
