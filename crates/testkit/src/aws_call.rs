@@ -104,7 +104,7 @@ impl AwsCall {
 
 /// Where this process appends its calls, one JSON object a line; none where nobody wants them. `make test` names the
 /// folder, and compares what is in it with the policies.
-pub fn record_file() -> Option<PathBuf> {
+pub(crate) fn record_file() -> Option<PathBuf> {
     let folder = std::env::var_os("STAFFETTA_AWS_CALLS").filter(|folder| !folder.is_empty())?;
     // Tests run in the folders of their crates; the name is one below that of the repository.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
@@ -112,10 +112,14 @@ pub fn record_file() -> Option<PathBuf> {
     Some(folder.join(format!("{}.jsonl", std::process::id())))
 }
 
-/// Appends a line in one write: the threads of a test share the file.
-pub fn append(file: &Path, call: &AwsCall) {
+/// Appends a line in one write: the threads of a test share the file. `gives` is the access key id that STS gave out.
+pub(crate) fn append(file: &Path, call: &AwsCall, gives: Option<&str>) {
+    let mut line = call.json();
+    if let Some(key) = gives {
+        line["gives"] = Value::from(key);
+    }
     let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the file of recorded calls");
-    file.write_all(format!("{}\n", call.json()).as_bytes()).expect("a recorded call");
+    file.write_all(format!("{line}\n").as_bytes()).expect("a recorded call");
 }
 
 /// Key, region and service of a signature, in a header or in an address:

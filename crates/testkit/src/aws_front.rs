@@ -34,7 +34,7 @@ use tokio::task::JoinHandle;
 
 use crate::aws_call::{self, AwsCall};
 use crate::moto::client;
-use crate::simulate::{Iam, simulate};
+use crate::simulate::simulate;
 
 /// An answer that does not come from the emulator.
 #[derive(Debug, Clone)]
@@ -166,23 +166,29 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let body = to_bytes(body, usize::MAX).await.expect("a body");
     let Some(mut call) = AwsCall::of_request(&parts, &body) else { return shared.pass_on(parts, body).await };
     call.role = shared.roles.lock().unwrap_or_else(PoisonError::into_inner).get(&call.who).cloned();
-    if let Some(file) = &shared.record {
-        aws_call::append(file, &call);
-    }
+    let record = |gives: Option<&str>| {
+        if let Some(file) = &shared.record {
+            aws_call::append(file, &call, gives);
+        }
+    };
     if let Some(answer) = shared.canned(&call) {
+        record(None);
         return of_answer(answer);
     }
     if call.name() == "iam:SimulatePrincipalPolicy" {
-        let signature = &parts.headers[header::AUTHORIZATION];
-        return of_answer(simulate(&call, Iam { client: &shared.client, url: &shared.upstream, signature }).await);
+        record(None);
+        return of_answer(simulate(&call, &shared.client, &shared.upstream).await);
     }
     let response = shared.pass_on(parts, body).await;
     if !call.action.starts_with("AssumeRole") {
+        record(None);
         return response;
     }
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.expect("a body");
-    if let Some(key) = key_in(&body) {
+    let key = key_in(&body);
+    record(key.as_deref());
+    if let Some(key) = key {
         shared.roles.lock().unwrap_or_else(PoisonError::into_inner).insert(key, call.text("RoleArn").to_owned());
     }
     Response::from_parts(parts, Body::from(body))

@@ -1,42 +1,35 @@
 //! IAM's SimulatePrincipalPolicy, which moto does not have and ministack answers without conditions: decided here, from the inline
 //! policies that the emulator's own IAM has for the principal. Managed policies and boundaries do not count.
 
-use axum::http::{HeaderValue, header};
+use axum::http::header;
 use serde_json::Value;
 
 use crate::aws_call::AwsCall;
 use crate::aws_front::Answer;
 use crate::iam::{Decision, Question};
 
-/// The emulator's IAM, asked by whoever made the call.
-pub(crate) struct Iam<'a> {
-    pub client: &'a reqwest::Client,
-    pub url: &'a str,
-    pub signature: &'a HeaderValue,
-}
+/// Asked of the emulator by test code.
+const SIGNATURE: &str =
+    "AWS4-HMAC-SHA256 Credential=peer/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=made-up";
 
-impl Iam<'_> {
-    /// Status and body.
-    async fn ask(&self, form: String) -> (u16, String) {
-        let sent = self.client.post(self.url).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let answer = sent.header(header::AUTHORIZATION, self.signature).body(form).send().await;
-        let answer = answer.expect("the emulator's answer");
+/// `url` is the emulator's.
+pub(crate) async fn simulate(call: &AwsCall, client: &reqwest::Client, url: &str) -> Answer {
+    let ask = async |form: String| {
+        let sent = client.post(url).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
+        let answer = sent.header(header::AUTHORIZATION, SIGNATURE).send().await.expect("the emulator's answer");
         (answer.status().as_u16(), answer.text().await.expect("the emulator's body"))
-    }
-}
-
-pub(crate) async fn simulate(call: &AwsCall, iam: Iam<'_>) -> Answer {
+    };
     let arn = call.text("PolicySourceArn");
     let kind = if arn.contains(":user/") { "User" } else { "Role" };
     let name = arn.rsplit('/').next().unwrap_or_default();
     let of_principal = format!("Version=2010-05-08&{kind}Name={name}");
-    let (status, names) = iam.ask(format!("Action=List{kind}Policies&{of_principal}")).await;
+    let (status, names) = ask(format!("Action=List{kind}Policies&{of_principal}")).await;
     if status != 200 {
         return Answer::new(status, names);
     }
     let mut policies = Vec::new();
     for policy in texts(&names, "member") {
-        let (_, answer) = iam.ask(format!("Action=Get{kind}Policy&{of_principal}&PolicyName={policy}")).await;
+        let (_, answer) = ask(format!("Action=Get{kind}Policy&{of_principal}&PolicyName={policy}")).await;
         policies.extend(texts(&answer, "PolicyDocument").iter().map(|text| read(text)));
     }
     let results: String = call.list("ActionNames").iter().map(|action| result(call, action, &policies)).collect();

@@ -65,7 +65,7 @@ pub struct Config {
     /// How long after RunTask a task is still MISSING; ECS is eventually consistent.
     pub visible_after: Duration,
     /// Gets a line of JSON for each call: `who` (the access key id), `role` (the ARN, where these are keys of a role), `service`,
-    /// `region`, `action` and `parameters`.
+    /// `region`, `action`, `parameters`, and of AssumeRole `gives`: the new access key id.
     pub record: Option<PathBuf>,
 }
 

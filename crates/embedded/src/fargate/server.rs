@@ -25,7 +25,7 @@ use super::failure::Failure;
 use super::faults::{CallFault, Faults, Rule};
 use super::lifecycle::Order;
 use super::listener::{CuttableListener, Scissors};
-use super::record::{Record, Signer};
+use super::record::{Record, Recorded, Signer};
 use super::state::{Cluster, State, TaskView, task_id};
 use super::sts_api::RoleSession;
 use super::world::World;
@@ -261,11 +261,7 @@ async fn call(
         *state.calls.entry(name.to_owned()).or_default() += 1;
         state.caller(signer.access_key, Timestamp::now())
     });
-    if let Some(record) = &world.record {
-        let session = caller.as_ref().ok().and_then(|caller| caller.session.as_ref());
-        let role = session.map(|session| session.role.as_str());
-        record.add(signer, role, call.service(), name, &call.parameters(&body));
-    }
+    let role = caller.as_ref().ok().and_then(|caller| caller.session.as_ref()).map(|session| session.role.clone());
     let fault = world.faults.next_for_call(name);
     let answer = match &fault {
         Some(CallFault::Throttle) => call.refuse(Failure::throttled()),
@@ -275,6 +271,10 @@ async fn call(
             caller.and_then(|caller| call.answer(&world, &body, &caller)).unwrap_or_else(|failure| call.refuse(failure))
         }
     };
+    if let Some(record) = &world.record {
+        let (service, parameters, gives) = (call.service(), call.parameters(&body), answer.extensions().get());
+        record.add(signer, &Recorded { role: role.as_deref(), service, action: name, parameters, gives });
+    }
     match fault {
         Some(CallFault::AnswerLost) => scissors.cut(),
         Some(CallFault::Slow { by }) => {

@@ -11,6 +11,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use super::accounts::{ACCOUNT, Caller, Role, account_of};
 use super::ec2_api::Parameters;
 use super::failure::Failure;
+use super::record::GivenKey;
 use super::state::State;
 use super::xml;
 
@@ -50,14 +51,19 @@ pub(super) fn answer(
     caller: &Caller,
     now: Timestamp,
 ) -> Result<Response, Failure> {
-    let result = match action {
-        "AssumeRole" => assume_role(state, roles, parameters, caller, now)?,
-        _ => get_caller_identity(caller),
+    let (result, key) = match action {
+        "AssumeRole" => assume_role(state, roles, parameters, caller, now).map(|(result, key)| (result, Some(key)))?,
+        _ => (get_caller_identity(caller), None),
     };
     let metadata = xml::element("ResponseMetadata", &[xml::text("RequestId", &xml::request_id())]);
     let namespace = "xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"";
     let result = xml::element(&format!("{action}Result"), &result);
-    Ok(xml::answer(StatusCode::OK, format!("<{action}Response {namespace}>{result}{metadata}</{action}Response>")))
+    let body = format!("<{action}Response {namespace}>{result}{metadata}</{action}Response>");
+    let mut answer = xml::answer(StatusCode::OK, body);
+    if let Some(key) = key {
+        answer.extensions_mut().insert(key);
+    }
+    Ok(answer)
 }
 
 fn get_caller_identity(caller: &Caller) -> Vec<String> {
@@ -71,7 +77,7 @@ fn assume_role(
     parameters: &Parameters,
     caller: &Caller,
     now: Timestamp,
-) -> Result<Vec<String>, Failure> {
+) -> Result<(Vec<String>, GivenKey), Failure> {
     let (session, mut lifetime) = read(parameters)?;
     if caller.session.is_some() && lifetime > LONGEST_OF_A_CHAIN {
         let message =
@@ -98,7 +104,7 @@ fn assume_role(
         xml::text("Expiration", &format!("{expires:.0}")),
     ];
     let user = [xml::text("Arn", &arn), xml::text("AssumedRoleId", &id)];
-    Ok(vec![xml::element("Credentials", &keys), xml::element("AssumedRoleUser", &user)])
+    Ok((vec![xml::element("Credentials", &keys), xml::element("AssumedRoleUser", &user)], GivenKey(key)))
 }
 
 impl RoleSession {

@@ -29,7 +29,7 @@ async fn every_call_becomes_a_line_that_says_who_asked_for_what() {
     let expected = json!([
         {"who": "", "role": null, "service": "ecs", "region": "", "action": "ListTasks",
             "parameters": {"cluster": "default", "startedBy": "me"}},
-        {"who": "me", "role": null, "service": "sts", "region": "eu-west-1", "action": "AssumeRole",
+        {"who": "me", "role": null, "service": "sts", "region": "eu-west-1", "action": "AssumeRole", "gives": key,
             "parameters": {"Action": "AssumeRole", "Version": "2011-06-15", "RoleArn": role, "RoleSessionName": "it"}},
         {"who": key, "role": role, "service": "ec2", "region": "eu-west-1", "action": "DescribeSubnets",
             "parameters": {"Action": "DescribeSubnets", "SubnetId.1": "subnet-1"}},

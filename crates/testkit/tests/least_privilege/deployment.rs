@@ -9,6 +9,7 @@ use std::path::Path;
 use aws::stack::{Deployment, Environment, Purpose, Role, arn, operators, roles};
 use staffetta::deploy::file;
 use testkit::AwsCall;
+use testkit::iam::Question;
 
 use crate::comparison::Principal;
 
@@ -111,10 +112,26 @@ impl Judged {
         arn(&environment.place, "s3", &self.each.cache_bucket(environment))
     }
 
+    /// Is it about something that a deployment makes, or about nothing that has a name?
+    pub fn is_of_deployment(&self, question: &Question) -> bool {
+        let names =
+            std::iter::once(&question.resource).chain(question.context.get("ecs:cluster").into_iter().flatten());
+        let has_no_name = |name: &str| name == "*" || name.contains(":servicequotas:");
+        names.filter(|name| !has_no_name(name)).all(|name| name.contains(&format!("{}-", self.each.name)))
+    }
+
     /// In the account and region of the deployment.
     pub fn arn(&self, service: &str, resource: &str) -> String {
         arn(&self.each.environments[0].place, service, resource)
     }
+}
+
+/// The deployments of doctor's tests, whose names are others.
+const RENAMED: [(&str, &str); 2] = [("doc-isolated", "ci-staging"), ("doc-", "ci-")];
+
+/// As the deployment that is judged calls it.
+pub fn renamed(name: &str) -> String {
+    RENAMED.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }
 
 pub const OPERATOR: &str = "operator";

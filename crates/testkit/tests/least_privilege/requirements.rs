@@ -5,7 +5,7 @@ use aws::stack::Environment;
 use testkit::AwsCall;
 use testkit::iam::Question;
 
-use crate::deployment::{Judged, OPERATOR, SHARED_MANAGER, last, manager_of};
+use crate::deployment::{Judged, OPERATOR, SHARED_MANAGER, last, manager_of, renamed};
 
 /// What a recorded call means for the policies.
 #[derive(Debug, PartialEq)]
@@ -29,7 +29,14 @@ pub fn of(call: &AwsCall, judged: &Judged) -> Means {
             (SHARED_MANAGER.to_owned(), of_manager(call, judged))
         }
         "manager" | "driver" | "staffetta" => (manager_of(judged.environment(call)), of_manager(call, judged)),
-        "deploy" | "doctor" => (OPERATOR.to_owned(), of_operator(call, judged)),
+        "deploy" | "doctor" => match of_operator(call, judged) {
+            Some(questions) if !questions.iter().all(|question| judged.is_of_deployment(question)) => {
+                return Means::Nothing(
+                    "about what no deployment made: doctor with a config.toml, or a fault that was put in",
+                );
+            }
+            questions => (OPERATOR.to_owned(), questions),
+        },
         _ => return Means::Unknown,
     };
     questions.map_or(Means::Unknown, |questions| Means::Asks(principal, questions))
@@ -43,6 +50,14 @@ fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
     }
     if call.who.len() == 12 && call.who.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some("to ministack a key is an account, so it does not tell who calls");
+    }
+    if call.who == "given" {
+        return Some("signed with the AccessKey of [runners.cache.s3], which no deployment has");
+    }
+    if call.who == "doctor" && call.name() == "sts:AssumeRole" {
+        return Some(
+            "doctor with a config.toml that has role_arn looks as that role; a deploy_role is not judged here",
+        );
     }
     if call.name() == "sts:AssumeRoleWithWebIdentity" {
         return Some("a JWT opens the role of a job's secrets, and no policy of the caller is asked");
@@ -121,7 +136,7 @@ fn assume_role(call: &AwsCall, role: &str) -> Vec<Question> {
 /// `deploy` and `doctor`, which call AWS about what a deployment has.
 fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
     let action = call.name();
-    let on = |service: &str, resource: &str| vec![Question::new(&action, &judged.arn(service, resource))];
+    let on = |service: &str, resource: &str| vec![Question::new(&action, &judged.arn(service, &renamed(resource)))];
     Some(match action.as_str() {
         // Needs no permission.
         "sts:GetCallerIdentity" => Vec::new(),
@@ -134,10 +149,7 @@ fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
         | "logs:DescribeLogGroups" => vec![Question::new(&action, "*")],
         "cloudformation:CreateStack" | "cloudformation:CreateChangeSet" | "cloudformation:ExecuteChangeSet" => {
             let mut questions = on("cloudformation", &stack(call));
-            if !call.text("Tags.member.1.Key").is_empty() {
-                let tag = Question::new("cloudformation:TagResource", &questions[0].resource);
-                questions.push(tag.with("cloudformation:CreateAction", &[&call.action]));
-            }
+            questions.extend(tagging_stack(call, &questions[0].resource));
             questions
         }
         "cloudformation:ContinueUpdateRollback"
@@ -150,7 +162,8 @@ fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
             on("ecr", &format!("repository/{}", call.text("repositoryName")))
         }
         "ecs:DescribeClusters" => {
-            let one = |name: &&str| Question::new(&action, &judged.arn("ecs", &format!("cluster/{}", last(name))));
+            let one =
+                |name: &&str| Question::new(&action, &judged.arn("ecs", &format!("cluster/{}", renamed(last(name)))));
             call.list("clusters").iter().map(one).collect()
         }
         "ecs:ListTasks" => vec![Question::new(&action, "*").with("ecs:cluster", &[&cluster(call, judged)])],
@@ -161,17 +174,19 @@ fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
         "ecs:StopTask" => vec![in_cluster(call, judged, call.text("task"))],
         "ecs:RunTask" => run_task(call, judged, judged.environment(call)),
         "iam:GetRole" => on("iam", &format!("role/{}", call.text("RoleName"))),
-        "iam:SimulatePrincipalPolicy" => vec![Question::new(&action, call.text("PolicySourceArn"))],
-        "s3:ListObjectsV2" => vec![Question::new("s3:ListBucket", &judged.arn("s3", call.text("Bucket")))],
+        "iam:SimulatePrincipalPolicy" => vec![Question::new(&action, &renamed(call.text("PolicySourceArn")))],
+        "s3:ListObjectsV2" => vec![Question::new("s3:ListBucket", &judged.arn("s3", &renamed(call.text("Bucket"))))],
         // Its keys are in its body.
         "s3:DeleteObjects" => {
-            vec![Question::new("s3:DeleteObject", &judged.arn("s3", &format!("{}/any", call.text("Bucket"))))]
+            vec![Question::new("s3:DeleteObject", &judged.arn("s3", &format!("{}/any", renamed(call.text("Bucket")))))]
         }
-        "secretsmanager:DescribeSecret" | "secretsmanager:PutSecretValue" => match call.text("SecretId") {
-            arn if arn.starts_with("arn:") => vec![Question::new(&action, arn)],
-            // Secrets Manager ends its ARN with six characters of its own.
-            name => on("secretsmanager", &format!("secret:{name}-AbCdEf")),
-        },
+        "secretsmanager:DescribeSecret" | "secretsmanager:GetSecretValue" | "secretsmanager:PutSecretValue" => {
+            match call.text("SecretId") {
+                arn if arn.starts_with("arn:") => vec![Question::new(&action, &renamed(arn))],
+                // Secrets Manager ends its ARN with six characters of its own.
+                name => on("secretsmanager", &format!("secret:{name}-AbCdEf")),
+            }
+        }
         "servicequotas:GetServiceQuota" => {
             on("servicequotas", &format!("{}/{}", call.text("ServiceCode"), call.text("QuotaCode")))
         }
@@ -179,12 +194,24 @@ fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
     })
 }
 
+/// CloudFormation asks for these in the caller's name. What a change set does to tags its execution does not tell: it may
+/// put on some and take away others.
+fn tagging_stack(call: &AwsCall, stack: &str) -> Vec<Question> {
+    let actions: &[&str] = match call.action.as_str() {
+        "ExecuteChangeSet" => &["cloudformation:TagResource", "cloudformation:UntagResource"],
+        _ if call.text("Tags.member.1.Key").is_empty() => &[],
+        _ => &["cloudformation:TagResource"],
+    };
+    let question = |action: &&str| Question::new(action, stack).with("cloudformation:CreateAction", &[&call.action]);
+    actions.iter().map(question).collect()
+}
+
 fn cluster(call: &AwsCall, judged: &Judged) -> String {
-    judged.arn("ecs", &format!("cluster/{}", last(call.text("cluster"))))
+    judged.arn("ecs", &format!("cluster/{}", renamed(last(call.text("cluster")))))
 }
 
 fn in_cluster(call: &AwsCall, judged: &Judged, task: &str) -> Question {
-    let resource = judged.arn("ecs", &format!("task/{}/{}", last(call.text("cluster")), last(task)));
+    let resource = judged.arn("ecs", &format!("task/{}/{}", renamed(last(call.text("cluster"))), last(task)));
     Question::new(&call.name(), &resource).with("ecs:cluster", &[&cluster(call, judged)])
 }
 
