@@ -158,7 +158,7 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
         ),
         statement(
             "LookAtTokens",
-            &["secretsmanager:DescribeSecret"],
+            &["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"],
             managers
                 .iter()
                 .flat_map(|manager| {
@@ -166,7 +166,7 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
                     environments.map(|it| token_secret_arn(deployment, manager.place(), it))
                 })
                 .collect(),
-            "whether the runner token is there; it is not read",
+            "`apply` looks whether the runner token is there; `doctor` reads it and asks GitLab about it",
         ),
         statement(
             "PutTokens",
