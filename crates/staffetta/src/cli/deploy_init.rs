@@ -33,7 +33,7 @@ Examples:
 )]
 pub struct Arguments {
     /// The file that is written
-    #[arg(value_name = "FILE", default_value = file::FILE)]
+    #[arg(env = "STAFFETTA_FILE", value_name = "FILE", default_value = file::FILE)]
     file: PathBuf,
     /// Write over a file that is there
     #[arg(long)]
@@ -107,12 +107,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let answers = answers(&arguments).await?;
     let text = render(&answers);
-    if let Err(mistakes) = file::read(&arguments.file, &text) {
+    let loaded = file::read(&arguments.file, &text).map_err(|mistakes| {
         // Its lines are not there for anybody to look at.
         let told: Vec<_> = mistakes.0.iter().map(|mistake| format!("  {}", mistake.message)).collect();
-        return Err(anyhow!("nothing was written, since this would be wrong:\n{}", told.join("\n")));
-    }
+        anyhow!("nothing was written, since this would be wrong:\n{}", told.join("\n"))
+    })?;
     write(&arguments, &text)?;
+    for warning in &loaded.warnings {
+        eprintln!("{warning}");
+    }
     let file = arguments.file.display();
     eprintln!("{file} is written. Look at it, then see what it would make:");
     let named = if arguments.file == Path::new(file::FILE) { String::new() } else { format!(" --file {file}") };
