@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use aws::stack::{Deployment, Purpose, Role, Statement, roles};
+use aws::stack::{Deployment, Purpose, Role, Statement, operators, roles};
 use staffetta::deploy::file;
 
 /// One environment with everything that a role's policy can be about.
@@ -65,12 +65,22 @@ fn block<'a>(manual: &'a str, name: &str) -> &'a str {
 fn the_manual_tells_every_policy_as_it_is_made() {
     const MANUAL: &str = include_str!("../../../../docs/security.md");
     let mut wrong = String::new();
-    for role in all_roles() {
-        let expected = table(&role.statements);
+    let roles = all_roles().into_iter().map(|role| (format!("{:?}", role.purpose), role.statements));
+    let operator =
+        operators(&deployment(FILE)).into_iter().map(|operator| ("Operator".to_owned(), operator.statements));
+    for (name, statements) in roles.chain(operator) {
+        let expected = table(&statements);
         // What jobs may do, the file says.
-        if role.purpose != Purpose::Job && block(MANUAL, &format!("{:?}", role.purpose)) != expected {
-            write!(wrong, "<!-- {:?} -->\n{expected}<!-- end -->\n\n", role.purpose).expect("a text takes text");
+        if name != "Job" && block(MANUAL, &name) != expected {
+            write!(wrong, "<!-- {name} -->\n{expected}<!-- end -->\n\n").expect("a text takes text");
         }
     }
     assert!(wrong.is_empty(), "docs/security.md is not up to date; it must have:\n\n{wrong}");
+}
+
+#[test]
+fn the_manual_has_a_section_for_every_check_of_doctor() {
+    const MANUAL: &str = include_str!("../../../../docs/troubleshooting.md");
+    let sections: Vec<_> = MANUAL.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    assert_eq!(sections, staffetta::doctor::CHECKS, "sections of docs/troubleshooting.md, and the checks");
 }
