@@ -82,7 +82,8 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
     let roles = environments.iter().flat_map(|it| {
         [deployment.job_role_arn(it), deployment.execution_role_arn(it), deployment.manager_role_arn(it)]
     });
-    let simulated = of_environments(&|it| deployment.manager_role_arn(it));
+    let simulated =
+        environments.iter().flat_map(|it| [deployment.manager_role_arn(it), deployment.execution_role_arn(it)]);
     let statements = [
         statement(
             "MakeStacks",
@@ -145,10 +146,10 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
         ),
         statement("LookAtRoles", &["iam:GetRole"], roles.collect(), "whom the roles trust"),
         statement(
-            "SimulateManager",
+            "SimulateRoles",
             &["iam:SimulatePrincipalPolicy"],
-            simulated,
-            "whether the manager may do all that it does",
+            simulated.collect(),
+            "whether the manager may do all that it does, and ECS prepare a task",
         ),
         statement(
             "LookAtQuotas",
