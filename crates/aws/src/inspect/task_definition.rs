@@ -12,7 +12,7 @@ use crate::session::Session;
 pub struct TaskDefinition {
     pub arn: String,
     pub active: bool,
-    /// It was registered for Fargate, so ECS has checked it for that.
+    /// It can run there, by ECS's own account.
     pub for_fargate: bool,
     pub awsvpc: bool,
     /// CPU units and MiB of the whole task.
@@ -59,7 +59,7 @@ pub async fn task_definition(session: &Session, name: &str) -> Result<Option<Tas
         TaskDefinition {
             arn: definition.task_definition_arn().unwrap_or_default().to_owned(),
             active: definition.status() == Some(&TaskDefinitionStatus::Active),
-            for_fargate: definition.requires_compatibilities().contains(&Compatibility::Fargate),
+            for_fargate: definition.compatibilities().contains(&Compatibility::Fargate),
             awsvpc: definition.network_mode() == Some(&NetworkMode::Awsvpc),
             cpu: definition.cpu().and_then(|cpu| cpu.parse().ok()),
             memory: definition.memory().and_then(|memory| memory.parse().ok()),

@@ -102,7 +102,7 @@ mod tests {
     use aws::Refusal;
 
     use super::*;
-    use crate::doctor::Verdict::{self, Bad, Good, Unknown, Warning};
+    use crate::doctor::Verdict::{Bad, Good, Unknown, Warning};
 
     fn judged(concurrent: usize, cpu: Option<u32>, on_demand: f64, spot: Option<f64>) -> Finding {
         let spot = spot.map(|value| (FargateQuota::Spot, Ok(value)));
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn jobs_at_once_must_fit_into_the_quotas() {
-        let table: [(usize, Option<u32>, f64, Option<f64>, Verdict, &str); 8] = [
+        let table = [
             (3, Some(2048), 6.0, None, Good, "room for 3 tasks of 2 vCPU"),
             (4, Some(2048), 6.0, None, Warning, "--quota-code L-3032A538 --desired-value 8 --region eu-west-1"),
             (4, Some(2048), 6.0, Some(2.0), Good, "6 vCPU on demand and 2 vCPU Spot"),

@@ -51,7 +51,7 @@ fn fits_fargate(definition: &TaskDefinition) -> Finding {
         lacks.push("networkMode awsvpc");
     }
     if !definition.for_fargate {
-        lacks.push("FARGATE among requiresCompatibilities");
+        lacks.push("FARGATE among its compatibilities");
     }
     let name = short(&definition.arn);
     if lacks.is_empty() {
@@ -154,12 +154,7 @@ mod tests {
                 Bad,
                 "ci-dev:3 does not have networkMode awsvpc",
             ),
-            (
-                TaskDefinition { for_fargate: false, ..healthy() },
-                DEFINITION,
-                Bad,
-                "FARGATE among requiresCompatibilities",
-            ),
+            (TaskDefinition { for_fargate: false, ..healthy() }, DEFINITION, Bad, "FARGATE among its compatibilities"),
             (
                 TaskDefinition { memory: Some(1024), ..healthy() },
                 SIZE,

@@ -353,7 +353,7 @@ fn a_task_definition_that_is_not_for_fargate_is_found() {
             it["requiresCompatibilities"] = json!(["EC2"]);
         };
         let found = world.found_with_definition("dev", for_instances).await;
-        let words = ["does not have networkMode awsvpc and FARGATE among requiresCompatibilities"];
+        let words = ["does not have networkMode awsvpc and FARGATE among its compatibilities"];
         expect(&found, "dev", &[("task-definition", "bad")], &words);
     });
 }
@@ -431,7 +431,9 @@ fn a_log_in_another_region_is_found() {
             it["containerDefinitions"][0]["logConfiguration"]["options"]["awslogs-region"] = json!("eu-west-1")
         };
         let found = world.found_with_definition("dev", abroad).await;
-        let faults = [("task-log", "warning"), ("task-log", "bad")];
+        // CreateLogStream and PutLogEvents, neither of which the execution role may do there.
+        let denied = ("execution-permissions", "bad");
+        let faults = [denied, denied, ("task-log", "warning"), ("task-log", "bad")];
         expect(&found, "dev", &faults, &["/staffetta/doc-dev is not there in eu-west-1"]);
     });
 }
@@ -455,15 +457,13 @@ fn an_image_that_is_not_in_the_repository_is_found() {
 #[test]
 fn a_repository_that_is_not_there_is_found() {
     in_world(async |world| {
-        let elsewhere = format!("{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/nowhere:1");
-        let found =
-            world.found_with_definition("dev", |it| it["containerDefinitions"][0]["image"] = json!(elsewhere)).await;
-        expect(
-            &found,
-            "dev",
-            &[("task-image", "bad")],
-            &["has no repository nowhere", "ecr create-repository --repository-name nowhere"],
-        );
+        let repository = json!({"repositoryName": "doc-dev/task", "force": true});
+        ecr("DeleteRepository", repository.clone()).await;
+        let found = world.found("dev").await;
+        ecr("CreateRepository", repository).await;
+        push("dev", "latest", &index("amd64")).await;
+        let words = ["has no repository doc-dev/task", "ecr create-repository --repository-name doc-dev/task"];
+        expect(&found, "dev", &[("task-image", "bad")], &words);
     });
 }
 

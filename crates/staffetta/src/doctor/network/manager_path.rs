@@ -62,11 +62,28 @@ pub fn check(tasks: &End, manager: &End, cidr: Option<&str>) -> Finding {
                 ways.push(id.as_str());
                 continue;
             }
+            // What the configuration has may be wider than where the manager is.
+            _ if cidr == Some(to) && leads_to_a_part(from, tables, to) => {
+                return Finding::skipped(
+                    MANAGER_PATH,
+                    format!(
+                        "{} has a route to a part of {to} only; whether the manager is there doctor does not see",
+                        from.id
+                    ),
+                    "`staffetta doctor --run` on the manager's machine reaches a task.",
+                );
+            }
             Route::Unknown => {
                 return Finding::skipped(
                     MANAGER_PATH,
                     format!("whether {from} has a route to {to} doctor does not see", from = from.id),
                     "`staffetta doctor --run` on the manager's machine reaches a task.",
+                );
+            }
+            Route::Leads(RouteTarget::Local) if manager.subnets.is_empty() => {
+                return Finding::good(
+                    MANAGER_PATH,
+                    format!("{to}, where the manager is, is in the VPC of {}", from.id),
                 );
             }
             Route::Leads(RouteTarget::Local) => {
@@ -132,6 +149,12 @@ fn route_to<'a>(from: &Subnet, tables: &'a [RouteTable], to: &str) -> Route<'a> 
         Some((_, route)) => Route::Leads(&route.target),
         None => Route::Nowhere,
     }
+}
+
+fn leads_to_a_part(from: &Subnet, tables: &[RouteTable], whole: &str) -> bool {
+    let (Some(table), Some(whole)) = (table_of(from, tables), Cidr::parse(whole)) else { return false };
+    let mut routes = table.routes.iter().filter(|route| route.active && route.target != RouteTarget::Local);
+    routes.any(|route| Cidr::parse(&route.destination).is_some_and(|part| whole.contains(part)))
 }
 
 fn leads_out(target: &RouteTarget) -> bool {
@@ -225,6 +248,11 @@ mod tests {
         assert_eq!(check(&tasks, &unseen, Some("10.2.0.0/24")).verdict, Skipped);
         assert_eq!(check(&tasks, &unseen, None).verdict, Skipped);
         assert_eq!(check(&tasks, &unseen, Some("10.9.0.0/24")).verdict, Bad);
+        assert_eq!(check(&tasks, &unseen, Some("10.0.0.0/8")).verdict, Skipped);
+        let local = [table("vpc-t", &[("10.1.0.0/16", RouteTarget::Local), ("0.0.0.0/0", nat())])];
+        let tasks = End { tables: &local, ..tasks };
+        assert_eq!(check(&tasks, &unseen, Some("10.1.9.0/24")).verdict, Good);
+        assert_eq!(check(&tasks, &unseen, Some("10.0.0.0/8")).verdict, Bad);
     }
 
     #[test]

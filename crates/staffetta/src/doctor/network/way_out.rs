@@ -447,6 +447,39 @@ mod tests {
     }
 
     #[test]
+    fn only_a_working_gateway_is_called_good() {
+        let targets = [
+            None,
+            internet(),
+            nat(),
+            Some(RouteTarget::TransitGateway("tgw-1".into())),
+            Some(RouteTarget::Peering("pcx-1".into())),
+            Some(RouteTarget::GatewayEndpoint("vpce-1".into())),
+            Some(RouteTarget::Other("eni-1".into())),
+        ];
+        for (target, public, active) in targets.iter().flat_map(|target| {
+            [(true, true), (true, false), (false, true), (false, false)]
+                .map(|(public, active)| (target, public, active))
+        }) {
+            let works = active && (*target == nat() || public && *target == internet());
+            for present in 0..16 {
+                let mut case = Case { public, table: table("rtb-1", target.clone()), ..isolated() };
+                let mut number = 0;
+                case.endpoints.retain(|_| {
+                    number += 1;
+                    present & (1 << (number - 1)) != 0
+                });
+                if let Some(route) = case.table.routes.get_mut(1) {
+                    route.active = active;
+                }
+                let findings = case.judged();
+                let good = findings.iter().any(|finding| finding.check == WAY_OUT && finding.verdict == Good);
+                assert_eq!(good, works, "{target:?} {public} {active} {present}: {findings:?}");
+            }
+        }
+    }
+
+    #[test]
     fn without_a_way_out_exactly_the_missing_endpoints_are_named() {
         isolated().finds(WAY_OUT, Skipped, &["endpoints for ecr.api, ecr.dkr, s3, logs", "gitlab.example.com"]);
         let all = "missing for ecr.api, ecr.dkr, s3, logs";
