@@ -1,10 +1,10 @@
-//! Calls of services that have no crate of the SDK here: one POST, signed with SigV4.
+//! Calls of services that have no crate of the SDK here: one request, nearly always a POST, signed with SigV4.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::Connector;
 use aws_smithy_runtime_api::client::http::HttpConnector;
@@ -52,7 +52,19 @@ impl Service {
         body: String,
         keys: Credentials,
     ) -> Result<(u16, String), CallError> {
-        let request = self.signed(headers, body, keys).map_err(|error| {
+        self.send("POST", "", headers, body, keys).await
+    }
+
+    /// The same with another method, and with what comes after the path: `?delete`.
+    pub async fn send(
+        &self,
+        method: &'static str,
+        query: &str,
+        headers: &[(&'static str, &str)],
+        body: String,
+        keys: Credentials,
+    ) -> Result<(u16, String), CallError> {
+        let request = self.signed(method, query, headers, body, keys).map_err(|error| {
             let message = format!("the call cannot be made: {error}");
             CallError::Refused(Refusal { code: String::new(), message })
         })?;
@@ -82,27 +94,35 @@ impl Service {
 
     fn signed(
         &self,
-        headers: &[(&'static str, &'static str)],
+        method: &'static str,
+        query: &str,
+        headers: &[(&'static str, &str)],
         body: String,
         keys: Credentials,
     ) -> Result<HttpRequest, Box<dyn Error + Send + Sync>> {
         let identity = keys.into();
+        let mut settings = SigningSettings::default();
+        if self.name == "s3" {
+            // No other service wants the sum of the body in a header.
+            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        }
         let params = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
             .name(self.name)
             .time(SystemTime::now())
-            .settings(SigningSettings::default())
+            .settings(settings)
             .build()?
             .into();
         let content = SignableBody::Bytes(body.as_bytes());
-        let signable = SignableRequest::new("POST", &self.url, headers.iter().copied(), content)?;
+        let url = format!("{}{query}", self.url);
+        let signable = SignableRequest::new(method, &url, headers.iter().copied(), content)?;
         let (signature, _) = sign(signable, &params)?.into_parts();
         let mut request = HttpRequest::new(SdkBody::from(body));
-        request.set_method("POST")?;
-        request.set_uri(self.url.as_str())?;
+        request.set_method(method)?;
+        request.set_uri(url)?;
         for (name, value) in headers {
-            request.headers_mut().insert(*name, *value);
+            request.headers_mut().insert(*name, (*value).to_owned());
         }
         for (name, value) in signature.headers() {
             request.headers_mut().insert(name.to_owned(), value.to_owned());

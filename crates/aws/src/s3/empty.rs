@@ -1,29 +1,18 @@
 //! Empties a bucket, which CloudFormation does not do: it deletes none that has objects.
 
-use std::time::{Duration, SystemTime};
-
-use aws_smithy_runtime_api::client::http::HttpConnector;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::base64;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
 
-use super::address::encode;
-use super::presign::presign;
 use crate::errors::{self, CallError, Refusal};
-use crate::proxies;
 use crate::session::Session;
+use crate::signed_post::Service;
 use crate::xml::Element;
-
-/// For a page of 1,000 objects, which S3 deletes one after the other.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// Deletes all objects of a bucket; one that is not there has none. `told` gets how many are gone so far. Needs
 /// `s3:ListBucket` and `s3:DeleteObject`.
 pub async fn empty(session: &Session, bucket: &str, told: &mut dyn FnMut(u64)) -> Result<(), CallError> {
     let mut deleted = 0;
     loop {
-        let page = match call(session, bucket, "GET", "list-type=2", String::new()).await {
+        let page = match call(session, bucket, "GET", "?list-type=2", String::new()).await {
             Err(CallError::Refused(refusal)) if refusal.code == "NoSuchBucket" => return Ok(()),
             page => page?,
         };
@@ -33,7 +22,7 @@ pub async fn empty(session: &Session, bucket: &str, told: &mut dyn FnMut(u64)) -
         if keys.is_empty() {
             return Ok(());
         }
-        let answer = call(session, bucket, "POST", "delete", question(&keys)).await?;
+        let answer = call(session, bucket, "POST", "?delete", question(&keys)).await?;
         if let Some(error) = answer.children.iter().find(|child| child.name == "Error") {
             let message = format!("{}: {}", error.text("Key"), error.text("Message"));
             return Err(CallError::Refused(Refusal { code: error.text("Code").to_owned(), message }));
@@ -71,43 +60,19 @@ async fn call(
     query: &str,
     body: String,
 ) -> Result<Element, CallError> {
-    let impossible = |error: &dyn std::error::Error| {
-        let message = format!("the call cannot be made: {}", errors::chain(error));
-        CallError::Refused(Refusal { code: String::new(), message })
-    };
     let region = session.region();
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    let url = match session.endpoint("s3") {
-        Some(endpoint) => format!("{}/{}", endpoint.trim_end_matches('/'), encode(bucket, b"-_.~")),
-        None => format!("https://{bucket}.s3.{region}.{domain}"),
-    };
+    let endpoint = session.endpoint("s3").map(|url| format!("{}/{bucket}", url.trim_end_matches('/')));
+    let service = Service::at("s3", &format!("{bucket}.s3.{region}"), region, endpoint.as_deref());
     // S3 asks for a sum of what names the objects that go.
     let sum = base64::encode(crc32fast::hash(body.as_bytes()).to_be_bytes());
     let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("x-amz-checksum-crc32", &sum)] };
-    let keys = session.credentials().await?;
-    let signed = presign(method, &format!("{url}/?{query}"), headers, region, &keys, SystemTime::now(), ANSWER);
-    let signed = signed.map_err(|error| impossible(&error))?;
-    let mut request = HttpRequest::new(SdkBody::from(body));
-    request.set_method(method).map_err(|error| impossible(&error))?;
-    request.set_uri(signed.as_str()).map_err(|error| impossible(&error))?;
-    for (name, value) in headers {
-        request.headers_mut().insert((*name).to_owned(), (*value).to_owned());
+    let (status, answer) = service.send(method, query, headers, body, session.credentials().await?).await?;
+    match Element::read(&answer) {
+        Ok(root) if status == 200 => Ok(root),
+        Ok(error) => Err(errors::of_answer(status, error.text("Code"), error.text("Message"))),
+        Err(_) if status != 200 => Err(errors::of_answer(status, "", &format!("an answer {status} that is not S3's"))),
+        Err(error) => Err(CallError::NoAnswer(format!("not understood: {error}"))),
     }
-    let answer = async {
-        let response = proxies::connector(Some(&url)).call(request).await;
-        let response = response.map_err(|error| CallError::NoAnswer(errors::chain(&error)))?;
-        let status = response.status().as_u16();
-        let body = ByteStream::new(response.into_body()).collect().await;
-        let body = body.map_err(|error| CallError::NoAnswer(errors::chain(&error)))?.into_bytes();
-        let root = Element::read(&String::from_utf8_lossy(&body));
-        match root {
-            Ok(root) if status == 200 => Ok(root),
-            Ok(error) => Err(errors::of_answer(status, error.text("Code"), error.text("Message"))),
-            Err(_) if status != 200 => Err(errors::of_answer(status, "", "")),
-            Err(error) => Err(CallError::NoAnswer(format!("not understood: {error}"))),
-        }
-    };
-    tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
 }
 
 #[cfg(test)]

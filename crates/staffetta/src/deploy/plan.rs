@@ -218,6 +218,9 @@ pub fn text(plans: &[StackPlan]) -> String {
         for note in &plan.notes {
             let _ = writeln!(text, "  ! {note}");
         }
+        for Missing { what, .. } in &plan.missing {
+            let _ = writeln!(text, "  ! before its manager starts, this is needed: {what}");
+        }
         let width = plan.changes.iter().map(|line| line.resource_type.len()).max().unwrap_or_default();
         for Line { action, resource, resource_type, replacement, causes } in &plan.changes {
             let mark = match action.as_str() {
