@@ -1,6 +1,6 @@
 //! The manager's role: what is missing is found by IAM's simulator, which the front before moto stands in for.
 
-use aws::stack::{ManagerWork, document, manager_statements};
+use aws::stack::{ManagerWork, document, execution_statements, manager_statements};
 use serde_json::Value;
 use testkit::{AwsFront, Moto};
 
@@ -39,7 +39,7 @@ cluster = "ci-dev"
 region = "{REGION}"
 subnets = ["subnet-1"]
 security_groups = ["sg-1"]
-task_definition = "ci-dev"
+task_definition = "{role}"
 role_arn = "{}"
 "#,
             role_arn(role)
@@ -49,10 +49,10 @@ role_arn = "{}"
 }
 
 /// What the manager of that file needs.
-fn needed() -> Vec<aws::stack::Statement> {
+fn needed(role: &str) -> Vec<aws::stack::Statement> {
     manager_statements(&ManagerWork {
         cluster: arn("cluster/ci-dev"),
-        task_definitions: vec![arn("task-definition/ci-dev:*")],
+        task_definitions: vec![arn(&format!("task-definition/{role}:*"))],
         task_roles: Vec::new(),
         tags_tasks: false,
         finds_public_addresses: false,
@@ -74,11 +74,11 @@ async fn make_role(operator: &Operator, role: &str, policy: &Value) {
 #[tokio::test]
 async fn a_role_that_has_what_it_needs_is_good() {
     let (_front, operator) = operator("good-manager").await;
-    make_role(&operator, "good-manager", &document(&needed())).await;
+    make_role(&operator, "good-manager", &document(&needed("good-manager"))).await;
     let found = Findings::of(&operator, &CONFIG, &[]).await;
     found.expect("dev", "aws-identity", "good", &["assumed-role/good-manager", ACCOUNT]);
     found.expect("dev", "manager-role", "good", &[&role_arn("good-manager")]);
-    found.expect("dev", "manager-permissions", "good", &["may do all that the manager does"]);
+    found.expect("dev", "manager-permissions", "good", &["may do all that it has to"]);
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn each_missing_permission_is_named_with_the_statement_to_add() {
     let (_front, operator) = operator("poor-manager").await;
     // All but the statement with DescribeTasks and StopTask.
     let (missing, rest): (Vec<_>, Vec<_>) =
-        needed().into_iter().partition(|statement| statement.actions.contains(&"ecs:StopTask"));
+        needed("poor-manager").into_iter().partition(|statement| statement.actions.contains(&"ecs:StopTask"));
     make_role(&operator, "poor-manager", &document(&rest)).await;
     let found = Findings::of(&operator, &CONFIG, &[]).await;
     let findings = found.of_check("dev", "manager-permissions");
@@ -104,6 +104,25 @@ async fn each_missing_permission_is_named_with_the_statement_to_add() {
 }
 
 #[tokio::test]
+async fn what_the_execution_role_may_not_do_is_named_too() {
+    let (_front, operator) = operator("execution").await;
+    let image = format!("{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ci/task:1");
+    make_role(&operator, "execution", &document(&execution_statements(&[&image], &[], &[]))).await;
+    let containers = serde_json::json!([{
+        "name": "ci-coordinator",
+        "image": image,
+        "secrets": [{"name": "TOKEN", "valueFrom": "npm-token"}],
+    }]);
+    operator.write("containers.json", &containers.to_string());
+    let register = "ecs register-task-definition --family execution --container-definitions file://containers.json \
+                    --requires-compatibilities FARGATE --network-mode awsvpc --cpu 256 --memory 512";
+    operator.aws(&format!("{register} --execution-role-arn {}", role_arn("execution"))).await;
+    let found = Findings::of(&operator, &CONFIG, &[]).await;
+    let parameter = format!("arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/npm-token");
+    found.expect("dev", "execution-permissions", "bad", &["ssm:GetParameters", &parameter, "ReadParameters"]);
+}
+
+#[tokio::test]
 async fn a_role_that_is_not_there_is_found() {
     let (_front, operator) = operator("no-manager").await;
     Findings::of(&operator, &CONFIG, &[]).await.expect(
@@ -117,7 +136,7 @@ async fn a_role_that_is_not_there_is_found() {
 #[tokio::test]
 async fn who_may_not_simulate_hears_what_it_needs() {
     let (front, operator) = operator("hidden-manager").await;
-    make_role(&operator, "hidden-manager", &document(&needed())).await;
+    make_role(&operator, "hidden-manager", &document(&needed("hidden-manager"))).await;
     front.fail("iam:SimulatePrincipalPolicy", "AccessDenied", "not you");
     let found = Findings::of(&operator, &CONFIG, &[]).await;
     found.expect("dev", "manager-permissions", "unknown", &["iam:SimulatePrincipalPolicy", "not you"]);
