@@ -88,8 +88,6 @@ pub struct Event {
     pub resource_type: String,
     pub status: String,
     pub reason: Option<String>,
-    /// Of the request that began it.
-    pub token: Option<String>,
 }
 
 impl Event {
@@ -115,7 +113,6 @@ pub struct Change {
     /// `Add`, `Modify`, `Remove`, `Import` or `Dynamic`.
     pub action: String,
     pub logical_id: String,
-    pub physical_id: Option<String>,
     pub resource_type: String,
     pub replacement: Replacement,
     /// What of the resource changes: `Cpu`, `Tags`.
@@ -320,7 +317,6 @@ fn event(event: &Element) -> Event {
         resource_type: text("ResourceType"),
         status: text("ResourceStatus"),
         reason: event.filled("ResourceStatusReason"),
-        token: event.filled("ClientRequestToken"),
     }
 }
 
@@ -335,7 +331,6 @@ fn change(change: &Element) -> Change {
     Change {
         action: change.text("Action").to_owned(),
         logical_id: change.text("LogicalResourceId").to_owned(),
-        physical_id: change.filled("PhysicalResourceId"),
         resource_type: change.text("ResourceType").to_owned(),
         replacement: match change.text("Replacement") {
             "True" => Replacement::Always,
@@ -401,7 +396,7 @@ mod tests {
             <member><Target><Attribute>Tags</Attribute></Target></member></Details></ResourceChange>";
         let change = change(&Element::read(answer).expect("XML"));
         assert_eq!(change.causes, ["Cpu", "Tags"]);
-        assert_eq!((change.replacement, change.physical_id), (Replacement::Always, None));
+        assert_eq!(change.replacement, Replacement::Always);
     }
 
     #[test]

@@ -121,7 +121,6 @@ mod tests {
             resource_type: resource_type.into(),
             status: status.into(),
             reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
-            token: None,
         }
     }
 

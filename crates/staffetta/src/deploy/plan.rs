@@ -282,7 +282,6 @@ mod tests {
         let change = |action: &str, replacement, causes: &[&str]| Change {
             action: action.into(),
             logical_id: "TaskDefinition".into(),
-            physical_id: None,
             resource_type: "AWS::ECS::TaskDefinition".into(),
             replacement,
             causes: causes.iter().map(|cause| (*cause).to_owned()).collect(),
