@@ -44,7 +44,7 @@ pub fn of(call: &AwsCall, judged: &Judged) -> Means {
 
 /// Calls that say nothing about the policies of a deployment.
 fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
-    let is_manager = ["manager", "driver", "staffetta"].contains(&call.who.as_str());
+    let is_manager = call.role.is_some() || ["manager", "driver", "staffetta"].contains(&call.who.as_str());
     if ["peer", "AKIAIOSFODNN7EXAMPLE"].contains(&call.who.as_str()) {
         return Some("made by the AWS CLI or by test code");
     }
@@ -73,7 +73,7 @@ fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
     if is_manager && call.name() == "ec2:DescribeNetworkInterfaces" {
         return Some("use_public_ip: the config.toml of a deployment does not have it");
     }
-    if call.name() == "secretsmanager:GetSecretValue" && (is_manager || call.role.is_some()) {
+    if is_manager && call.name() == "secretsmanager:GetSecretValue" {
         return Some(
             "a job's secrets: which ones no deployment file says, so docs/secrets.md tells what to add to the role",
         );
