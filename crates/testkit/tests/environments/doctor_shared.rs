@@ -4,9 +4,9 @@ use serde_json::json;
 use staffetta::deploy::file;
 use testkit::Moto;
 
-use crate::doctor_aws::{ec2, made, network};
 use crate::emulator_gaps::front_of;
 use crate::findings::Findings;
+use crate::healthy_world::{ec2, made, network};
 use crate::operator::{ACCOUNT, Operator, REGION};
 
 #[tokio::test]

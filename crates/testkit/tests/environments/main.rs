@@ -1,6 +1,7 @@
 //! `staffetta deploy` and `staffetta doctor` as an operator runs them, against emulators of AWS and the embedded GitLab.
 
 mod doctor_aws;
+mod doctor_deployed;
 mod doctor_gitlab;
 mod doctor_permissions;
 mod doctor_shared;
@@ -8,6 +9,7 @@ mod doctor_trial_run;
 mod emulator_gaps;
 mod engine;
 mod findings;
+mod healthy_world;
 mod init;
 mod manual;
 mod operator;

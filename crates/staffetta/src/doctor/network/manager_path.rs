@@ -2,9 +2,9 @@
 
 use aws::inspect::{self, RouteTable, RouteTarget, Subnet};
 
-use super::super::Finding;
 use super::cidr::Cidr;
 use super::way_out::table_of;
+use crate::doctor::Finding;
 
 pub const MANAGER_PATH: &str = "manager-path";
 

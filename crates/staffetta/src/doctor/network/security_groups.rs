@@ -4,8 +4,8 @@ use std::fmt;
 
 use aws::inspect::{Peer, Rule, SecurityGroup, Subnet};
 
-use super::super::{Finding, Manager};
 use super::cidr::Cidr;
+use crate::doctor::{Finding, Manager};
 
 pub const GROUPS: &str = "security-groups";
 const SSH_IN: &str = "ssh-in";

@@ -2,7 +2,7 @@
 
 use aws::inspect::Subnet;
 
-use super::super::Finding;
+use crate::doctor::Finding;
 
 pub const SUBNETS: &str = "subnets";
 const ADDRESSES: &str = "subnet-addresses";

@@ -2,8 +2,8 @@
 
 use aws::inspect::{EcrImage, RouteTable, RouteTarget, SecurityGroup, Subnet, TaskDefinition, VpcEndpoint};
 
-use super::super::Finding;
 use super::security_groups::{Admits, Party, admits};
+use crate::doctor::Finding;
 
 pub const WAY_OUT: &str = "way-out";
 pub const ENDPOINTS: &str = "vpc-endpoints";
