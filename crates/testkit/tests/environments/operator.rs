@@ -147,13 +147,4 @@ impl Said {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
         self.stdout
     }
-
-    /// For snapshots: all that it said, with what differs from run to run put as `replace` says, and the exit code.
-    pub fn readable(&self, replace: &[(&str, &str)]) -> String {
-        let mut text = format!("{}{}exit code {:?}", self.stdout, self.stderr, self.code);
-        for (from, to) in replace {
-            text = text.replace(from, to);
-        }
-        text
-    }
 }
