@@ -73,6 +73,9 @@ fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
     if is_manager && call.name() == "ec2:DescribeNetworkInterfaces" {
         return Some("use_public_ip: the config.toml of a deployment does not have it");
     }
+    if is_manager && call.name() == "s3:GetBucketLocation" {
+        return Some("asked for without BucketLocation, which the config.toml of a deployment has");
+    }
     if is_manager && call.name() == "secretsmanager:GetSecretValue" {
         return Some(
             "a job's secrets: which ones no deployment file says, so docs/secrets.md tells what to add to the role",
