@@ -89,3 +89,51 @@ fn every_call_is_allowed_and_every_allowed_action_is_called() {
     );
     println!("{} recorded calls, questions: {by_principal:?}", calls.len());
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn call(who: &str, service: &str, action: &str, parameters: serde_json::Value) -> AwsCall {
+        let line = json!({
+            "who": who, "role": null, "service": service, "region": "us-east-1", "action": action, "parameters": parameters,
+        });
+        AwsCall::read(&line).expect("a call")
+    }
+
+    #[test]
+    fn run_task_asks_for_the_definition_the_roles_that_are_passed_and_the_tags() {
+        let judged = Judged::new();
+        let run =
+            json!({"cluster": "staging", "taskDefinition": "staffetta-agent", "propagateTags": "TASK_DEFINITION"});
+        let (asked, unknown) = asked(&[call("manager", "ecs", "RunTask", run)], &judged);
+        assert_eq!(unknown, [""; 0]);
+        let all: Vec<_> = asked.iter().map(|it| (it.question.action.as_str(), it.question.resource.as_str())).collect();
+        let expected = [
+            ("ecs:RunTask", "arn:aws:ecs:us-east-1:123456789012:task-definition/ci-staging:1"),
+            ("ecs:TagResource", "arn:aws:ecs:us-east-1:123456789012:task/ci-staging/any"),
+            ("iam:PassRole", "arn:aws:iam::123456789012:role/ci-staging-execution"),
+            ("iam:PassRole", "arn:aws:iam::123456789012:role/ci-staging-job"),
+        ];
+        assert_eq!(all, expected);
+        assert!(asked.iter().all(|it| it.principal == "manager of staging"));
+        assert_eq!(comparison::reaching_others(&judged.principals(), &asked), [""; 0]);
+    }
+
+    #[test]
+    fn a_call_that_no_policy_has_is_told_whether_the_table_knows_it_or_not() {
+        let judged = Judged::new();
+        let update = call("manager", "ecs", "UpdateService", json!({"cluster": "dev", "service": "s"}));
+        let (_, unknown) = asked(&[update], &judged);
+        assert_eq!(unknown, ["manager calls ecs:UpdateService, of which requirements.rs says nothing"]);
+        let foreign = call("doctor", "ecr", "BatchGetImage", json!({"repositoryName": "ci-other/task"}));
+        let (asked, unknown) = asked(&[foreign], &judged);
+        assert_eq!(unknown, [""; 0]);
+        let wrong = mistakes(&without_cloudformation(judged.principals()), &asked, UNSEEN);
+        let refused = "a recorded ecr:BatchGetImage of the operator needs ecr:BatchGetImage on \
+                       arn:aws:ecr:us-east-1:123456789012:repository/ci-other/task []";
+        assert!(wrong.iter().any(|wrong| wrong.starts_with(refused)), "{wrong:#?}");
+    }
+}
