@@ -2,9 +2,7 @@
 //! cannot, or what a test wants to go wrong. SimulatePrincipalPolicy it answers by itself, from the policies in the emulator's
 //! IAM.
 //!
-//! ```no_run
-//! # async fn test() {
-//! use testkit::{Answer, AwsFront, Moto};
+//! ```text
 //! let front = AwsFront::start(Moto::shared().url()).await;
 //! front.answer("servicequotas:GetServiceQuota", 200, r#"{"Quota": {"Value": 6.0}}"#);
 //! front.fail("ecs:DescribeClusters", "AccessDeniedException", "not you");
@@ -14,7 +12,6 @@
 //! });
 //! // … run `staffetta` with AWS_ENDPOINT_URL = front.url() …
 //! assert_eq!(front.calls_of("deploy"), ["cloudformation:CreateStack"]);
-//! # }
 //! ```
 
 use std::collections::HashMap;
