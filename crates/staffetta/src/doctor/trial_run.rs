@@ -2,10 +2,8 @@
 //! whatever became of it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use aws::fargate::{Fargate, FargateConfig, Launch, LaunchError, Phase, Regions, Status, Task};
 use aws::stack::MANAGER_CONTAINER;
@@ -27,8 +25,6 @@ const TRIAL: &str = "trial-run";
 const LAUNCH: Duration = Duration::from_secs(3 * 60);
 /// A task that runs answers on its port within seconds, or never.
 const AFTER_START: Duration = Duration::from_secs(60);
-/// When anybody may stop the task who finds it: its trial is over, however it went.
-const LIFE: Duration = Duration::from_secs(60 * 60);
 
 const NO_TASK: &str = "No job gets a task.";
 
@@ -45,7 +41,7 @@ pub async fn check(subject: &Subject, stop: &CancellationToken) -> Vec<Finding> 
     let launch = Launch {
         client_token: format!("{}-doctor-{}", job::PRODUCT, nonce.as_str()),
         started_by: started_by.clone(),
-        environment: environment(&key),
+        environment: BTreeMap::from([(task::SSH_PUBLIC_KEY.to_owned(), key.public_openssh())]),
         task_definition: None,
         platform_version: None,
         patience: LAUNCH.min(subject.runner.start_timeout),
@@ -66,33 +62,17 @@ pub async fn check(subject: &Subject, stop: &CancellationToken) -> Vec<Finding> 
             return findings;
         }
     };
-    let mut told = format!("RunTask accepted {:.1} s", began.elapsed().as_secs_f64());
     let tried = tokio::select! {
-        tried = journey(subject, &fargate, &task, key, began, &mut told) => Some(tried),
+        tried = journey(subject, &fargate, &task, key, began) => Some(tried),
         () = stop.cancelled() => None,
     };
     let stopped = stop_task(&fargate, &task.arn).await;
     tried.into_iter().chain(stopped).collect()
 }
 
-/// What a task of the driver gets.
-fn environment(key: &TaskKey) -> BTreeMap<String, String> {
-    let deadline = (SystemTime::now() + LIFE).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    BTreeMap::from([
-        (task::SSH_PUBLIC_KEY.to_owned(), key.public_openssh()),
-        (task::DEADLINE.to_owned(), deadline.as_secs().to_string()),
-    ])
-}
-
-/// From the accepted task to a command in its shell; `told` grows by each phase.
-async fn journey(
-    subject: &Subject,
-    fargate: &Fargate,
-    task: &Task,
-    key: TaskKey,
-    began: Instant,
-    told: &mut String,
-) -> Finding {
+/// From the accepted task to a command in its shell; RunTask was sent when it `began`.
+async fn journey(subject: &Subject, fargate: &Fargate, task: &Task, key: TaskKey, began: Instant) -> Finding {
+    let mut told = format!("task {}: RunTask accepted {:.1} s", task.arn.id(), began.elapsed().as_secs_f64());
     let runner = &subject.runner;
     let FargateConfig { ssh_user, ssh_port, .. } = &runner.fargate;
     let target = |address| Target {
@@ -102,35 +82,26 @@ async fn journey(
         pinned: None,
     };
     let watched = fargate.watch(task);
-    // Both the phases and the end add to it.
-    let phases = Mutex::new(std::mem::take(told));
-    let say = |phase: &Phase| {
-        let mut phases = phases.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = write!(phases, ", {} {:.1} s", phase.name, phase.seconds);
-    };
+    let say = |phase: &Phase| told.push_str(&format!(", {} {:.1} s", phase.name, phase.seconds));
     let reached = tokio::select! {
         reached = reach(watched.clone(), runner.start_timeout, target, say) => Some(reached),
         () = long_running(watched.clone()) => None,
     };
-    let told = phases.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let id = task.arn.id();
     match reached {
         Some(Reached::Connected(connection)) => {
             let reached = began.elapsed().as_secs_f64();
-            try_shell(connection, ssh_user, &format!("task {id}: {told}; answers after {reached:.1} s")).await
+            try_shell(connection, ssh_user, &format!("{told}; answers after {reached:.1} s")).await
         }
         Some(Reached::NotStarted(explanation)) => {
             let said =
                 if explanation.said.is_empty() { String::new() } else { format!(" (ECS: {})", explanation.said) };
-            let evidence = format!("task {id}: {told}; {}{said}", explanation.sentence);
+            let evidence = format!("{told}; {}{said}", explanation.sentence);
             Finding::bad(TRIAL, evidence, NO_TASK, explanation.fix.unwrap_or("Run doctor again."))
         }
-        Some(Reached::Refused(error)) => {
-            Finding::bad(TRIAL, format!("task {id}: {told}; {error}"), NO_TASK, fix_of(&error))
-        }
+        Some(Reached::Refused(error)) => Finding::bad(TRIAL, format!("{told}; {error}"), NO_TASK, fix_of(&error)),
         None => unreached(
             subject,
-            &format!("task {id}: {told}; it runs"),
+            &format!("{told}; it runs"),
             watched.borrow().address.map(|it| SocketAddr::new(it, *ssh_port)),
         ),
     }
