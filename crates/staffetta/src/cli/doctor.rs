@@ -20,16 +20,18 @@ use crate::doctor::{self, Finding, Verdict, Wishes, Written, report};
 
 /// Find what stops jobs before they run, and say how to fix it
 #[derive(Debug, Args)]
-#[command(after_help = "Each line is one check:
-  ✔ good   - not looked at, needs what was not given   ! jobs run, but not as they could
-  ? could not be looked at   ✘ stops jobs
-docs/troubleshooting.md has a section for each check.
+#[command(after_help = "Each line is one check, and docs/troubleshooting.md has a section for each:
+  ✔ good                       - not looked at, needs what was not given
+  ! hinders some jobs          ? could not be looked at
+  ✘ stops jobs
 
---json prints one object: `verdict` (the worst of all) and `findings`, each with `check`, `environment`, `verdict` (good, skipped,
-warning, unknown, bad), `evidence`, `breaks` and `fix`.
+GITLAB_PERSONAL_ACCESS_TOKEN, with the scope read_api, shows the runner's tags and settings too.
 
-Exit codes, by the worst finding: 0 nothing stops jobs (✔ - !), 1 something does (✘), 2 something could not be looked at (?), or
-the file cannot be used; 130 Ctrl-C (the task of --run is stopped).
+--json prints one object: `verdict` (the worst of all) and `findings`, each with `check`,
+`environment`, `verdict` (good, skipped, warning, unknown, bad), `evidence`, `breaks` and `fix`.
+
+Exit codes, by the worst finding: 0 nothing stops jobs (✔ - !), 1 something does (✘), 2 something
+could not be looked at (?), or the file cannot be used; 130 Ctrl-C (the task of --run is stopped).
 
 Example:
   staffetta doctor --environment dev")]
