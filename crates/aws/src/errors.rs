@@ -25,7 +25,7 @@ pub enum CallError {
     #[error("STS does not give the role {role} now ({reason})")]
     NoRole { role: String, reason: String },
     /// STS does not give the role that the calls are to be made as. Nothing happened.
-    #[error("AWS does not give this runner the role {role} ({refusal})")]
+    #[error("AWS does not give the role {role} ({refusal})")]
     RoleRefused { role: String, refusal: Refusal },
     /// Understood and refused. Nothing happened.
     #[error("{0}")]
@@ -38,6 +38,35 @@ pub struct Refusal {
     /// The name of the exception; empty for an entry of `failures[]`.
     pub code: String,
     pub message: String,
+}
+
+/// What services call keys that are wrong or have ended (the "Common errors" page of each API reference).
+const OF_CREDENTIALS: &[&str] = &[
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
+impl Refusal {
+    /// AWS does not take the caller's keys, or not any more. Who it is was not even asked.
+    pub fn is_of_credentials(&self) -> bool {
+        OF_CREDENTIALS.contains(&self.code.as_str())
+    }
+
+    /// The caller is known, and may not do this.
+    pub fn is_denial(&self) -> bool {
+        let names = ["AccessDenied", "UnauthorizedOperation", "NotAuthorized"];
+        names.iter().any(|name| self.code.contains(name))
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -191,6 +220,24 @@ mod tests {
     #[test]
     fn a_call_that_is_not_there_is_a_refusal() {
         assert!(matches!(of_answer(501, "NotImplemented", ""), CallError::Refused(_)));
+    }
+
+    #[test]
+    fn a_refusal_of_keys_a_denial_and_the_rest_are_told_apart() {
+        for (code, of_credentials, is_denial) in [
+            ("ExpiredTokenException", true, false),
+            ("RequestExpired", true, false),
+            ("AuthFailure", true, false),
+            ("AccessDenied", false, true),
+            ("AccessDeniedException", false, true),
+            ("UnauthorizedOperation", false, true),
+            ("NotAuthorizedException", false, true),
+            ("NoSuchResourceException", false, false),
+            ("", false, false),
+        ] {
+            let refusal = refused(code, "words");
+            assert_eq!((refusal.is_of_credentials(), refusal.is_denial()), (of_credentials, is_denial), "{code}");
+        }
     }
 
     #[test]

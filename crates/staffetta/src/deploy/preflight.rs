@@ -9,6 +9,7 @@ use aws::stack::{Deployment, ManagerMode, Place, Stack, StackKind};
 use aws::{CallError, Session};
 use futures::future::join_all;
 
+use super::cause;
 use super::places::Places;
 use crate::config::{Mistakes, Remark};
 
@@ -32,21 +33,22 @@ impl fmt::Display for NotFit {
     }
 }
 
-/// Looks at every place of these stacks, and tells all that does not fit at once. Without `network` only the accounts count.
+/// Looks at every place of these stacks, and tells all that does not fit at once. What is only to be deleted needs no more than
+/// the right accounts: `making` is false.
 pub async fn check(
     deployment: &Deployment,
     stacks: &[Stack],
     places: &Places,
     file: &Path,
-    network: bool,
+    making: bool,
 ) -> Result<(), NotFit> {
     let tables = tables(deployment, stacks);
-    let seen = join_all(tables.iter().map(|(_, place)| look(places.session(place), place, network))).await;
+    let seen = join_all(tables.iter().map(|(_, place)| look(places.session(place), place, making))).await;
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let (mut unseen, mut mistakes) = (Vec::new(), Vec::new());
     for ((table, place), seen) in tables.iter().zip(seen) {
         match seen {
-            Err(error) => unseen.push(unseen_for(place, &error)),
+            Err((action, error)) => unseen.push(unseen_for(place, action, &error)),
             Ok(seen) => mistakes.extend(misfits(place, &seen).into_iter().map(|(key, message)| Remark {
                 file: file.to_owned(),
                 line: line_of(&text, table, key),
@@ -54,7 +56,7 @@ pub async fn check(
             })),
         }
     }
-    for stack in stacks {
+    for stack in stacks.iter().filter(|_| making) {
         let size = stack.template.to_string().len();
         if size > LARGEST_TEMPLATE {
             let message = format!(
@@ -81,8 +83,11 @@ pub async fn check(
     }
 }
 
-fn unseen_for(place: &Place, error: &CallError) -> String {
+fn unseen_for(place: &Place, action: &str, error: &CallError) -> String {
     let why = match error {
+        CallError::Refused(refusal) | CallError::RoleRefused { refusal, .. } if refusal.is_of_credentials() => format!(
+            "{error}. AWS does not take these credentials: log in again, for example with `aws sso login`, or give new ones"
+        ),
         CallError::RoleRefused { role, refusal } => format!(
             "the deploy_role {role} cannot be taken ({refusal}). Let whoever runs this do sts:AssumeRole on it, and let its trust \
              policy allow that, with the external id if it asks for one"
@@ -90,7 +95,10 @@ fn unseen_for(place: &Place, error: &CallError) -> String {
         CallError::NoCredentials(_) => {
             format!("{error}. Log in, for example with `aws sso login`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
         }
-        error => error.to_string(),
+        error => {
+            let fix = cause::fix(&error.to_string(), "").map(|fix| format!(". {fix}"));
+            format!("{action}: {error}{}", fix.unwrap_or_default())
+        }
     };
     format!("account {}, {}: {why}", place.account, place.region)
 }
@@ -117,13 +125,13 @@ struct Seen {
     subnets: Option<Result<Vec<Subnet>, CallError>>,
 }
 
-async fn look(session: &Session, place: &Place, network: bool) -> Result<Seen, CallError> {
-    let identity = inspect::identity(session).await?;
-    if !network || identity.account != place.account {
+async fn look(session: &Session, place: &Place, making: bool) -> Result<Seen, (&'static str, CallError)> {
+    let identity = inspect::identity(session).await.map_err(|error| ("sts:GetCallerIdentity", error))?;
+    if !making || identity.account != place.account {
         return Ok(Seen { identity, subnets: None });
     }
     match inspect::subnets(session, &place.subnets).await {
-        Err(error @ (CallError::NoAnswer(_) | CallError::Throttled(_))) => Err(error),
+        Err(error @ (CallError::NoAnswer(_) | CallError::Throttled(_))) => Err(("ec2:DescribeSubnets", error)),
         subnets => Ok(Seen { identity, subnets: Some(subnets) }),
     }
 }
@@ -219,6 +227,16 @@ mod tests {
         let told = misfits(&place(&["subnet-1"]), &seen("444455556666", &[]));
         assert_eq!(told.len(), 1);
         assert!(told[0].0 == "account" && told[0].1.contains("credentials are of 444455556666"), "{told:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_names_the_call_and_what_to_do() {
+        let silent = CallError::NoAnswer("https://sts.eu-west-1.amazonaws.com/: Connection refused".into());
+        assert_eq!(
+            unseen_for(&place(&[]), "sts:GetCallerIdentity", &silent),
+            "account 111122223333, eu-west-1: sts:GetCallerIdentity: no answer (https://sts.eu-west-1.amazonaws.com/: Connection \
+             refused)"
+        );
     }
 
     #[test]
