@@ -15,8 +15,8 @@ pub struct Subnet {
     /// IPv4; empty where the subnet has none.
     pub cidr: String,
     pub free_addresses: u64,
-    /// Gives instances a public address; tasks take theirs from RunTask alone.
-    pub maps_public_addresses: bool,
+    /// 12 digits: the account whose VPC it is, which may share it with others.
+    pub owner: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,8 +48,9 @@ pub enum RouteTarget {
     NatGateway(String),
     TransitGateway(String),
     Peering(String),
+    /// To the addresses of one service, which a prefix list has.
     GatewayEndpoint(String),
-    /// A network interface, a VPN gateway, …
+    /// A network interface, a firewall's endpoint, a VPN gateway, …
     Other(String),
 }
 
@@ -66,7 +67,8 @@ pub struct VpcEndpoint {
     pub subnets: Vec<String>,
     pub security_groups: Vec<String>,
     pub route_tables: Vec<String>,
-    /// The service's usual name leads here inside the VPC.
+    /// The service's usual name leads here inside the VPC. That of S3 may do so for other networks alone, beside a gateway
+    /// endpoint (the S3 User Guide's "AWS PrivateLink for Amazon S3").
     pub private_dns: bool,
 }
 
@@ -169,7 +171,7 @@ fn subnet(item: &Element) -> Subnet {
         zone: item.text("availabilityZone").to_owned(),
         cidr: item.text("cidrBlock").to_owned(),
         free_addresses: item.text("availableIpAddressCount").parse().unwrap_or(0),
-        maps_public_addresses: item.text("mapPublicIpOnLaunch") == "true",
+        owner: item.text("ownerId").to_owned(),
     }
 }
 
@@ -207,13 +209,15 @@ fn route(item: &Element) -> Option<Route> {
         "nat" => RouteTarget::NatGateway(id),
         "tgw" => RouteTarget::TransitGateway(id),
         "pcx" => RouteTarget::Peering(id),
-        "vpce" => RouteTarget::GatewayEndpoint(id),
+        // Those of Network Firewall and of Gateway Load Balancers are called so too, and take blocks.
+        "vpce" if destination.starts_with("pl-") => RouteTarget::GatewayEndpoint(id),
         _ => RouteTarget::Other(id),
     };
     Some(Route { destination, target, active: item.text("state") != "blackhole" })
 }
 
 fn vpc_endpoint(item: &Element) -> VpcEndpoint {
+    let for_others = item.child("dnsOptions").text("privateDnsOnlyForInboundResolverEndpoint") == "true";
     let texts = |list| item.list(list).map(|item| item.text.clone()).collect();
     VpcEndpoint {
         id: item.text("vpcEndpointId").to_owned(),
@@ -224,7 +228,7 @@ fn vpc_endpoint(item: &Element) -> VpcEndpoint {
         subnets: texts("subnetIdSet"),
         security_groups: item.list("groupSet").map(|group| group.text("groupId").to_owned()).collect(),
         route_tables: texts("routeTableIdSet"),
-        private_dns: item.text("privateDnsEnabled") == "true",
+        private_dns: item.text("privateDnsEnabled") == "true" && !for_others,
     }
 }
 
@@ -269,6 +273,7 @@ mod tests {
                <item><destinationCidrBlock>10.0.0.0/16</destinationCidrBlock><gatewayId>local</gatewayId><state>active</state></item>
                <item><destinationCidrBlock>0.0.0.0/0</destinationCidrBlock><natGatewayId>nat-1</natGatewayId><state>blackhole</state></item>
                <item><destinationPrefixListId>pl-1</destinationPrefixListId><gatewayId>vpce-1</gatewayId><state>active</state></item>
+               <item><destinationCidrBlock>10.8.0.0/16</destinationCidrBlock><gatewayId>vpce-2</gatewayId><state>active</state></item>
                <item><destinationCidrBlock>10.9.0.0/16</destinationCidrBlock><vpcPeeringConnectionId>pcx-1</vpcPeeringConnectionId></item>
                <item><destinationIpv6CidrBlock>::/0</destinationIpv6CidrBlock><instanceId>i-1</instanceId><networkInterfaceId>eni-1</networkInterfaceId></item>
              </routeSet></item>",
@@ -283,6 +288,7 @@ mod tests {
                 route("10.0.0.0/16", RouteTarget::Local, true),
                 route("0.0.0.0/0", RouteTarget::NatGateway("nat-1".into()), false),
                 route("pl-1", RouteTarget::GatewayEndpoint("vpce-1".into()), true),
+                route("10.8.0.0/16", RouteTarget::Other("vpce-2".into()), true),
                 route("10.9.0.0/16", RouteTarget::Peering("pcx-1".into()), true),
                 route("::/0", RouteTarget::Other("eni-1".into()), true),
             ],
@@ -340,6 +346,20 @@ mod tests {
             private_dns: true,
         };
         assert_eq!(endpoint, expected);
+    }
+
+    #[test]
+    fn a_name_that_leads_to_an_endpoint_for_other_networks_alone_does_not_inside_of_the_vpc() {
+        for (enabled, for_others, expected) in
+            [("true", "false", true), ("true", "true", false), ("false", "false", false)]
+        {
+            let endpoint = vpc_endpoint(&read(&format!(
+                "<item><privateDnsEnabled>{enabled}</privateDnsEnabled><dnsOptions>
+                 <privateDnsOnlyForInboundResolverEndpoint>{for_others}</privateDnsOnlyForInboundResolverEndpoint>
+                 </dnsOptions></item>"
+            )));
+            assert_eq!(endpoint.private_dns, expected, "{enabled} {for_others}");
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The way between the manager and the tasks.
 
-use aws::inspect::{self, RouteTable, RouteTarget, Subnet};
+use aws::inspect::{RouteTable, RouteTarget, Subnet};
 
-use super::cidr::Cidr;
-use super::way_out::table_of;
+use super::routes::{Way, is_list, narrowest, table_of, way};
+use crate::cidr::Cidr;
 use crate::doctor::Finding;
 
 pub const MANAGER_PATH: &str = "manager-path";
@@ -18,20 +18,28 @@ const BREAKS: &str = "Tasks start, and no job reaches them: the manager's connec
 
 /// A manager outside of the VPC reaches tasks by their public addresses.
 pub fn check_public(tasks: &End) -> Finding {
-    let lost = |subnet: &&Subnet| {
-        !matches!(route_to(subnet, tasks.tables, "0.0.0.0/0"), Route::Leads(RouteTarget::InternetGateway(_)))
-    };
-    let ids: Vec<_> = tasks.subnets.iter().filter(lost).map(|subnet| subnet.id.as_str()).collect();
-    if ids.is_empty() {
-        return Finding::good(MANAGER_PATH, "tasks are reached from the internet, by their public addresses");
+    let ways = || tasks.subnets.iter().map(|subnet| (subnet, table_of(subnet, tasks.tables).map(way)));
+    let is_lost = |way: Option<Way>| matches!(way, Some(Way::NatGateway(_) | Way::BlackHole(_) | Way::Nowhere));
+    let lost: Vec<_> = ways().filter(|(_, way)| is_lost(*way)).map(|(subnet, _)| subnet.id.as_str()).collect();
+    if !lost.is_empty() {
+        return Finding::bad(
+            MANAGER_PATH,
+            format!("use_public_ip is set, and {} has no route to an internet gateway", lost.join(", ")),
+            BREAKS,
+            "Name subnets whose route table leads 0.0.0.0/0 to an internet gateway; or take use_public_ip out, and run the manager where it reaches private addresses.",
+        );
     }
-    Finding::bad(
-        MANAGER_PATH,
-        format!("use_public_ip is set, and {} has no route to an internet gateway", ids.join(", ")),
-        BREAKS,
-        "Name subnets whose route table leads 0.0.0.0/0 to an internet gateway; or take use_public_ip out, and run the manager where it reaches private addresses.",
-    )
+    match ways().find(|(_, way)| !matches!(way, Some(Way::InternetGateway(_)))) {
+        None => Finding::good(MANAGER_PATH, "tasks are reached from the internet, by their public addresses"),
+        Some((subnet, _)) => Finding::skipped(
+            MANAGER_PATH,
+            format!("use_public_ip is set, and whether {} is reached from the internet doctor does not see", subnet.id),
+            TRIAL,
+        ),
+    }
 }
+
+const TRIAL: &str = "`staffetta doctor --run` on the manager's machine reaches a task.";
 
 /// `manager` as far as it is seen; `cidr` is where it comes from as the configuration has it.
 pub fn check(tasks: &End, manager: &End, cidr: Option<&str>) -> Finding {
@@ -46,19 +54,21 @@ pub fn check(tasks: &End, manager: &End, cidr: Option<&str>) -> Finding {
         None => manager.subnets.iter().map(|subnet| subnet.cidr.as_str()).collect(),
     };
     if blocks.is_empty() {
-        return Finding::skipped(
-            MANAGER_PATH,
-            "where the manager is, the configuration does not say",
-            "`staffetta doctor --run` on the manager's machine reaches a task.",
-        );
+        return Finding::skipped(MANAGER_PATH, "where the manager is, the configuration does not say", TRIAL);
     }
     let there = manager.subnets.iter().flat_map(|from| tasks.subnets.iter().map(move |to| (from, to.cidr.as_str())));
     let there = there.map(|(from, to)| (from, manager.tables, to));
     let back = tasks.subnets.iter().flat_map(|from| blocks.iter().map(move |to| (from, tasks.tables, *to)));
-    let mut ways = Vec::new();
+    let (mut ways, mut unseen) = (Vec::new(), false);
     for (from, tables, to) in there.chain(back) {
         let missing = match route_to(from, tables, to) {
-            Route::Leads(RouteTarget::Peering(id) | RouteTarget::TransitGateway(id) | RouteTarget::Other(id)) => {
+            Route::Leads(RouteTarget::Peering(id) | RouteTarget::TransitGateway(id)) => {
+                ways.push(id.as_str());
+                continue;
+            }
+            // A firewall or another machine: it routes on, or not.
+            Route::Leads(RouteTarget::Other(id)) => {
+                unseen = true;
                 ways.push(id.as_str());
                 continue;
             }
@@ -70,14 +80,14 @@ pub fn check(tasks: &End, manager: &End, cidr: Option<&str>) -> Finding {
                         "{} has a route to a part of {to} only; whether the manager is there doctor does not see",
                         from.id
                     ),
-                    "`staffetta doctor --run` on the manager's machine reaches a task.",
+                    TRIAL,
                 );
             }
             Route::Unknown => {
                 return Finding::skipped(
                     MANAGER_PATH,
                     format!("whether {from} has a route to {to} doctor does not see", from = from.id),
-                    "`staffetta doctor --run` on the manager's machine reaches a task.",
+                    TRIAL,
                 );
             }
             Route::Leads(RouteTarget::Local) if manager.subnets.is_empty() => {
@@ -118,8 +128,12 @@ pub fn check(tasks: &End, manager: &End, cidr: Option<&str>) -> Finding {
         return Finding::skipped(
             MANAGER_PATH,
             format!("tasks answer {} by {ways}; the manager's own routes doctor does not see", blocks.join(", ")),
-            "`staffetta doctor --run` on the manager's machine reaches a task.",
+            TRIAL,
         );
+    }
+    if unseen {
+        let evidence = format!("routes lead there and back by {ways}, behind which doctor does not see");
+        return Finding::skipped(MANAGER_PATH, evidence, TRIAL);
     }
     Finding::good(MANAGER_PATH, format!("routes lead there and back by {ways}"))
 }
@@ -135,18 +149,12 @@ enum Route<'a> {
 
 /// The narrowest route that has all of a block.
 fn route_to<'a>(from: &Subnet, tables: &'a [RouteTable], to: &str) -> Route<'a> {
-    let (Some(table), Some(to)) = (table_of(from, tables), Cidr::parse(to)) else { return Route::Unknown };
-    let having = table.routes.iter().filter_map(|route| Some((Cidr::parse(&route.destination)?, route)));
-    let best = having.filter(|(block, _)| block.contains(to)).max_by_key(|(block, _)| block.bits());
-    // Those of gateway endpoints have the addresses of their service.
-    let is_list = |route: &&inspect::Route| {
-        route.destination.starts_with("pl-") && !matches!(route.target, RouteTarget::GatewayEndpoint(_))
-    };
-    match best {
-        Some((_, route)) if !route.active => Route::BlackHole,
-        Some((_, route)) if !leads_out(&route.target) => Route::Leads(&route.target),
-        _ if table.routes.iter().any(|route| is_list(&route)) => Route::Unknown,
-        Some((_, route)) => Route::Leads(&route.target),
+    let Some(table) = table_of(from, tables).filter(|_| Cidr::parse(to).is_some()) else { return Route::Unknown };
+    match narrowest(table, to) {
+        Some(route) if !route.active => Route::BlackHole,
+        Some(route) if !leads_out(&route.target) => Route::Leads(&route.target),
+        _ if table.routes.iter().any(is_list) => Route::Unknown,
+        Some(route) => Route::Leads(&route.target),
         None => Route::Nowhere,
     }
 }
@@ -195,6 +203,7 @@ mod tests {
         let tasks = [subnet("subnet-t", "vpc-t", "10.1.0.0/24")];
         let manager = [subnet("subnet-m", "vpc-m", "10.2.0.0/24")];
         let local = || ("10.1.0.0/16", RouteTarget::Local);
+        let firewall = || RouteTarget::Other("vpce-9".into());
         let list = || ("pl-1", RouteTarget::TransitGateway("tgw-1".into()));
         for (there, back, verdict, words) in [
             (vec![("10.1.0.0/16", peering())], vec![local(), ("10.2.0.0/16", peering())], Good, "by pcx-1"),
@@ -210,6 +219,12 @@ mod tests {
             // A part of the tasks' addresses is not all of them.
             (vec![("10.1.0.0/25", peering())], vec![local(), ("10.2.0.0/16", peering())], Bad, "subnet-m has no route"),
             (vec![("10.1.0.0/16", RouteTarget::Local)], vec![("10.2.0.0/16", peering())], Bad, "overlap"),
+            (
+                vec![("0.0.0.0/0", firewall())],
+                vec![local(), ("10.2.0.0/16", peering())],
+                Skipped,
+                "pcx-1, vpce-9, behind which doctor does not see",
+            ),
             (vec![list(), ("0.0.0.0/0", nat())], vec![local(), ("10.2.0.0/16", peering())], Skipped, "subnet-m"),
         ] {
             let (of_manager, of_tasks) = ([table("vpc-m", &there)], [table("vpc-t", &back)]);
@@ -258,9 +273,16 @@ mod tests {
     #[test]
     fn public_addresses_need_an_internet_gateway() {
         let subnets = [subnet("subnet-t", "vpc-t", "10.1.0.0/24")];
-        for (target, verdict) in [(RouteTarget::InternetGateway("igw-1".into()), Good), (nat(), Bad)] {
-            let tables = [table("vpc-t", &[("0.0.0.0/0", target)])];
-            assert_eq!(check_public(&End { subnets: &subnets, tables: &tables }).verdict, verdict);
+        let internet = || RouteTarget::InternetGateway("igw-1".into());
+        for (routes, verdict) in [
+            (vec![("0.0.0.0/0", internet())], Good),
+            (vec![("0.0.0.0/1", internet()), ("128.0.0.0/1", internet())], Good),
+            (vec![("0.0.0.0/0", RouteTarget::Other("vpce-9".into()))], Skipped),
+            (vec![("0.0.0.0/0", nat())], Bad),
+            (vec![], Bad),
+        ] {
+            let tables = [table("vpc-t", &routes)];
+            assert_eq!(check_public(&End { subnets: &subnets, tables: &tables }).verdict, verdict, "{routes:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The network: the tasks' subnets, their way out, and the manager's way in.
 
-mod cidr;
+mod endpoints;
 mod manager_path;
+mod routes;
 mod security_groups;
 mod subnets;
 mod way_out;
@@ -9,10 +10,11 @@ mod way_out;
 use aws::inspect::{self, RouteTable, SecurityGroup, Subnet, TaskDefinition, VpcEndpoint};
 use aws::{CallError, OpenError, Session};
 
+use self::endpoints::ENDPOINTS;
 use self::manager_path::{End, MANAGER_PATH};
 use self::security_groups::{GROUPS, MANAGER_OUT, Scene};
 use self::subnets::SUBNETS;
-use self::way_out::{ENDPOINTS, WAY_OUT, Wanted};
+use self::way_out::{WAY_OUT, Wanted};
 use super::{Finding, Manager, Subject};
 use crate::config::host;
 
@@ -96,12 +98,16 @@ async fn ways_out(
 ) -> Vec<Finding> {
     let fargate = &subject.runner.fargate;
     let needs = definition.map(|definition| way_out::needs(definition, session.region()));
+    // A task definition is always of the account that runs it.
+    let account = definition.and_then(|definition| definition.arn.split(':').nth(4)).or(subject.account.as_deref());
+    let owner = subnets.first().map(|subnet| subnet.owner.as_str()).filter(|owner| !owner.is_empty());
     let wanted = Wanted {
         region: session.region(),
         assign_public_ip: fargate.assign_public_ip,
         gitlab_host: host(&subject.runner.url).unwrap_or_default(),
         groups: &fargate.security_groups,
         needs: needs.as_ref(),
+        owner: owner.filter(|owner| account.is_some_and(|account| account != *owner)),
     };
     let groups: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.security_groups.clone()).collect();
     let groups = if groups.is_empty() { Ok(Vec::new()) } else { inspect::security_groups(session, &groups).await };

@@ -1,12 +1,12 @@
 //! How tasks reach what they need: the registry, the log, secrets, and GitLab.
 
-use aws::inspect::{EcrImage, RouteTable, RouteTarget, SecurityGroup, Subnet, TaskDefinition, VpcEndpoint};
+use aws::inspect::{EcrImage, RouteTable, SecurityGroup, Subnet, TaskDefinition, VpcEndpoint};
 
-use super::security_groups::{Admits, Party, admits};
+use super::endpoints::{closed_endpoints, create_endpoint, leads_to};
+use super::routes::{Way, beyond, table_of, way};
 use crate::doctor::Finding;
 
 pub const WAY_OUT: &str = "way-out";
-pub const ENDPOINTS: &str = "vpc-endpoints";
 
 /// What a task needs beside GitLab.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,43 +48,8 @@ pub struct Wanted<'a> {
     pub groups: &'a [String],
     /// None where the task definition is not known.
     pub needs: Option<&'a Needs>,
-}
-
-/// Where packets to the internet go.
-#[derive(Debug, PartialEq, Eq)]
-enum Way<'a> {
-    InternetGateway(&'a str),
-    NatGateway(&'a str),
-    /// Somewhere that routes on, or not.
-    Elsewhere(&'a str),
-    /// To something that is gone.
-    BlackHole(&'a str),
-    Nowhere,
-}
-
-fn way(table: &RouteTable) -> Way<'_> {
-    let Some(route) = table.routes.iter().find(|route| route.destination == "0.0.0.0/0") else { return Way::Nowhere };
-    match &route.target {
-        RouteTarget::InternetGateway(id)
-        | RouteTarget::NatGateway(id)
-        | RouteTarget::TransitGateway(id)
-        | RouteTarget::Other(id)
-            if !route.active =>
-        {
-            Way::BlackHole(id)
-        }
-        RouteTarget::InternetGateway(id) => Way::InternetGateway(id),
-        RouteTarget::NatGateway(id) => Way::NatGateway(id),
-        RouteTarget::TransitGateway(id) | RouteTarget::Other(id) => Way::Elsewhere(id),
-        // A peering leads to the other VPC's addresses and no further, a gateway endpoint to its service.
-        RouteTarget::Local | RouteTarget::Peering(_) | RouteTarget::GatewayEndpoint(_) => Way::Nowhere,
-    }
-}
-
-/// The table of a subnet: the one that names it, or the main one of its VPC.
-pub fn table_of<'a>(subnet: &Subnet, tables: &'a [RouteTable]) -> Option<&'a RouteTable> {
-    let own = tables.iter().find(|table| table.subnets.contains(&subnet.id));
-    own.or_else(|| tables.iter().find(|table| table.main && table.vpc == subnet.vpc))
+    /// The account that shares the subnets, where it is another than that of the tasks. Its endpoints are not shown to others.
+    pub owner: Option<&'a str>,
 }
 
 /// The ways of all subnets, and those endpoints on them that let nobody through. `groups` are those of the endpoints.
@@ -106,10 +71,16 @@ pub fn check(
                 Some((_, ids)) => ids.push(&subnet.id),
                 None => seen.push((table, vec![&subnet.id])),
             },
-            None => {
-                let evidence = format!("{} has no route table", subnet.id);
-                findings.push(Finding::unknown(WAY_OUT, evidence, "Run doctor again; AWS gives every subnet one."));
-            }
+            None => findings.push(match wanted.owner {
+                Some(owner) => {
+                    let evidence = format!("{} is of account {owner}, which does not show its route table", subnet.id);
+                    Finding::skipped(WAY_OUT, evidence, TRIAL)
+                }
+                None => {
+                    let evidence = format!("{} has no route table", subnet.id);
+                    Finding::unknown(WAY_OUT, evidence, "Run doctor again; AWS gives every subnet one.")
+                }
+            }),
         }
     }
     let mut some_have_none = false;
@@ -126,15 +97,20 @@ pub fn check(
                 continue;
             }
             Way::NatGateway(id) => {
-                findings.push(Finding::good(WAY_OUT, format!("{from}: by {id}")));
+                let evidence = format!("{from}: by {id}, whose own way to the internet is not looked at");
+                findings.push(Finding::good(WAY_OUT, evidence));
                 continue;
             }
             Way::Elsewhere(id) => {
-                findings.push(Finding::skipped(
-                    WAY_OUT,
-                    format!("{from}: by {id}, behind which doctor does not see"),
-                    "`staffetta doctor --run` sends a task that way.",
-                ));
+                let evidence = format!("{from}: by {id}, behind which doctor does not see");
+                findings.push(Finding::skipped(WAY_OUT, evidence, TRIAL));
+                continue;
+            }
+            Way::Partly { destination, target } => {
+                let evidence = format!(
+                    "{from}: {destination} leads to {target}, and whether tasks reach all that they need by it doctor does not see"
+                );
+                findings.push(Finding::skipped(WAY_OUT, evidence, TRIAL));
                 continue;
             }
             Way::InternetGateway(id) => (
@@ -145,7 +121,7 @@ pub fn check(
                 ),
             ),
             Way::BlackHole(id) => (
-                format!("0.0.0.0/0 leads to {id}, which is gone"),
+                format!("the way to the internet is {id}, which is gone"),
                 format!("Lead it to a gateway that is there: {}", nat.replace("create-route", "replace-route")),
             ),
             Way::Nowhere if public => (
@@ -158,16 +134,12 @@ pub fn check(
                 ("no route to the internet".to_owned(), format!("Make a NAT gateway and lead this table there: {nat}"))
             }
         };
-        some_have_none = true;
+        // A hub's names may lead past the endpoints of this VPC.
+        some_have_none |= beyond(table).is_none();
         findings.push(by_endpoints(wanted, table, &ids, &endpoints, &format!("{from}: {reason}"), &fix));
     }
     findings.extend(closed_endpoints(wanted, some_have_none, subnets, &endpoints, groups));
     findings
-}
-
-fn serves(endpoint: &VpcEndpoint, region: &str, service: &str) -> bool {
-    // China's begin with cn.com.amazonaws.
-    endpoint.service.ends_with(&format!("com.amazonaws.{region}.{service}"))
 }
 
 /// Subnets without a way to the internet: their tasks have the VPC's endpoints and nothing else.
@@ -184,30 +156,31 @@ fn by_endpoints(
         let evidence = format!("{from}; which endpoints tasks need is not known");
         return Finding::unknown(WAY_OUT, evidence, "It is seen once the task definition is.");
     };
+    let beyond = beyond(table).map(|id| format!("what is behind {id} doctor does not see"));
     if let Some(image) = needs.abroad.first() {
         let evidence = format!("{from}; the image {image} is not in ECR of {region}");
-        return Finding::bad(WAY_OUT, evidence, "No task starts: CannotPullContainerError.", fix);
+        return fault(evidence, "No task starts: CannotPullContainerError.", fix, beyond);
     }
-    let is_there = |service: &&&str| {
-        let mut of_service = endpoints.iter().filter(|endpoint| serves(endpoint, region, service));
-        of_service.any(|endpoint| endpoint.interface || endpoint.route_tables.contains(&table.id))
-    };
+    let is_there = |service: &&&str| endpoints.iter().any(|endpoint| leads_to(endpoint, region, service, &table.id));
     let missing: Vec<_> = needs.services.iter().filter(|service| !is_there(service)).copied().collect();
     if !missing.is_empty() {
         let commands: Vec<_> = missing
             .iter()
             .map(|service| create_endpoint(wanted, service, &table.id, &table.vpc, subnets, endpoints))
             .collect();
-        return Finding::bad(
-            WAY_OUT,
+        let of_owner = wanted.owner.map(|owner| {
+            format!("the VPC is of account {owner}, which does not show its endpoints and alone can make any")
+        });
+        return fault(
             format!("{from}; VPC endpoints are missing for {}", missing.join(", ")),
             "No task starts: \"ResourceInitializationError: unable to pull secrets or registry auth\", or CannotPullContainerError.",
-            format!("{fix}; or make the endpoints:\n{}", commands.join("\n")),
+            &format!("{fix}; or make the endpoints:\n{}", commands.join("\n")),
+            of_owner.or(beyond),
         );
     }
     if *gitlab_host == "gitlab.com" {
         let breaks = "Tasks start, and jobs do not: they talk to GitLab, which is on the internet.";
-        return Finding::bad(WAY_OUT, format!("{from}; gitlab.com is not reached"), breaks, fix);
+        return fault(format!("{from}; gitlab.com is not reached"), breaks, fix, beyond);
     }
     Finding::skipped(
         WAY_OUT,
@@ -215,114 +188,32 @@ fn by_endpoints(
             "{from}; there are endpoints for {}, and whether {gitlab_host} is reached doctor does not see",
             needs.services.join(", ")
         ),
-        "`staffetta doctor --run` runs a job there.",
+        TRIAL,
     )
 }
 
-fn create_endpoint(
-    wanted: &Wanted,
-    service: &str,
-    table: &str,
-    vpc: &str,
-    subnets: &[&str],
-    endpoints: &[&VpcEndpoint],
-) -> String {
-    let region = wanted.region;
-    if service == "s3" {
-        return match endpoints.iter().find(|endpoint| serves(endpoint, region, service) && !endpoint.interface) {
-            Some(endpoint) => format!(
-                "`aws ec2 modify-vpc-endpoint --vpc-endpoint-id {} --add-route-table-ids {table} --region {region}`",
-                endpoint.id
-            ),
-            None => format!(
-                "`aws ec2 create-vpc-endpoint --vpc-id {vpc} --service-name com.amazonaws.{region}.s3 --route-table-ids {table} --region {region}`"
-            ),
-        };
-    }
-    format!(
-        "`aws ec2 create-vpc-endpoint --vpc-id {vpc} --vpc-endpoint-type Interface --service-name com.amazonaws.{region}.{service} \
-         --subnet-ids {} --security-group-ids SECURITY_GROUP --private-dns-enabled --region {region}`, where SECURITY_GROUP lets in \
-         443 from the tasks",
-        subnets.join(" "),
-    )
-}
+const TRIAL: &str = "`staffetta doctor --run` sends a task that way.";
 
-/// Interface endpoints that catch what tasks send to a service, and do not serve it. With private DNS they do so even where
-/// there is a way to the internet.
-fn closed_endpoints(
-    wanted: &Wanted,
-    is_only_way: bool,
-    subnets: &[Subnet],
-    endpoints: &[&VpcEndpoint],
-    groups: &[SecurityGroup],
-) -> Vec<Finding> {
-    let region = wanted.region;
-    let needed = |endpoint: &&&VpcEndpoint| {
-        wanted.needs.is_some_and(|needs| needs.services.iter().any(|service| serves(endpoint, region, service)))
-    };
-    let in_use = |endpoint: &&&VpcEndpoint| endpoint.interface && (is_only_way || endpoint.private_dns);
-    let tasks = Party::new(wanted.groups, subnets.iter().map(|subnet| subnet.cidr.as_str()));
-    let breaks = "No task starts: \"ResourceInitializationError … i/o timeout\", or CannotPullContainerError.";
-    let (mut findings, mut good) = (Vec::new(), Vec::new());
-    for endpoint in endpoints.iter().filter(needed).filter(in_use) {
-        let VpcEndpoint { id, service, .. } = *endpoint;
-        if endpoint.state != "available" {
-            findings.push(Finding::bad(
-                ENDPOINTS,
-                format!("{id} for {service} is {}", endpoint.state),
-                breaks,
-                "Wait until it is available, or make it anew.",
-            ));
-            continue;
-        }
-        if !endpoint.private_dns {
-            findings.push(Finding::bad(
-                ENDPOINTS,
-                format!("{id} for {service} has no private DNS: the service's name does not lead to it"),
-                breaks,
-                format!("`aws ec2 modify-vpc-endpoint --vpc-endpoint-id {id} --private-dns-enabled --region {region}`"),
-            ));
-            continue;
-        }
-        let rules =
-            groups.iter().filter(|group| endpoint.security_groups.contains(&group.id)).flat_map(|group| &group.ingress);
-        match admits(rules, 443, &tasks) {
-            Admits::Yes => good.push(service.rsplit(&format!("{region}.")).next().unwrap_or(service)),
-            Admits::Perhaps(peer) => findings.push(Finding::skipped(
-                ENDPOINTS,
-                format!("{id} for {service} lets in {peer}, and whether tasks are among them doctor does not see"),
-                "`staffetta doctor --run` starts a task that uses it.",
-            )),
-            Admits::No => findings.push(Finding::bad(
-                ENDPOINTS,
-                format!("{id} for {service} does not let in 443 from the tasks ({})", endpoint.security_groups.join(", ")),
-                breaks,
-                match (endpoint.security_groups.first(), wanted.groups.first()) {
-                    (Some(to), Some(from)) => format!("`aws ec2 authorize-security-group-ingress --group-id {to} --protocol tcp --port 443 --source-group {from} --region {region}`"),
-                    _ => "Let 443 in from the tasks' subnets.".to_owned(),
-                },
-            )),
-        }
+/// It stops jobs, unless what they need stands where doctor does not see.
+fn fault(evidence: String, breaks: &str, fix: &str, unseen: Option<String>) -> Finding {
+    match unseen {
+        None => Finding::bad(WAY_OUT, evidence, breaks, fix),
+        Some(unseen) => Finding::warning(
+            WAY_OUT,
+            format!("{evidence}; {unseen}"),
+            format!("If tasks do not get there another way: {breaks}"),
+            format!("{TRIAL} If it fails: {fix}"),
+        ),
     }
-    if findings.is_empty() {
-        findings.push(Finding::good(
-            ENDPOINTS,
-            if good.is_empty() {
-                "none is in the way of tasks".to_owned()
-            } else {
-                format!("{} let the tasks in", good.join(", "))
-            },
-        ));
-    }
-    findings
 }
 
 #[cfg(test)]
 mod tests {
-    use aws::inspect::{Container, LogDriver, Peer, Route, Rule};
+    use aws::inspect::{Container, LogDriver, Peer, Route, RouteTarget, Rule};
 
     use super::*;
-    use crate::doctor::Verdict::{self, Bad, Good, Skipped, Unknown};
+    use crate::doctor::Verdict::{self, Bad, Good, Skipped, Unknown, Warning};
+    use crate::doctor::network::endpoints::ENDPOINTS;
 
     const REGION: &str = "eu-west-1";
 
@@ -379,12 +270,14 @@ mod tests {
         table: RouteTable,
         endpoints: Vec<VpcEndpoint>,
         groups: Vec<SecurityGroup>,
+        owner: Option<&'static str>,
     }
 
     fn case(public: bool, target: Option<RouteTarget>) -> Case {
         let needs = Some(needs_of_usual_tasks());
         let gitlab = "gitlab.example.com";
-        Case { public, gitlab, needs, table: table("rtb-1", target), endpoints: Vec::new(), groups: Vec::new() }
+        let (endpoints, groups) = (Vec::new(), Vec::new());
+        Case { public, gitlab, needs, table: table("rtb-1", target), endpoints, groups, owner: None }
     }
 
     /// Without any way to the internet, and with every endpoint.
@@ -401,6 +294,7 @@ mod tests {
                 gitlab_host: self.gitlab,
                 groups: &["sg-t".to_owned()],
                 needs: self.needs.as_ref(),
+                owner: self.owner,
             };
             let tables = std::slice::from_ref(&self.table);
             check(&wanted, &[subnet("subnet-1")], tables, &self.endpoints, &self.groups)
@@ -426,6 +320,7 @@ mod tests {
         };
         let transit = || Some(RouteTarget::TransitGateway("tgw-1".into()));
         let peering = || Some(RouteTarget::Peering("pcx-1".into()));
+        let firewall = || Some(RouteTarget::Other("vpce-9".into()));
         for (case, verdict, words) in [
             (case(true, internet()), Good, &["subnet-1 (rtb-1): by igw-1"][..]),
             (case(false, nat()), Good, &["by nat-1"]),
@@ -438,7 +333,9 @@ mod tests {
             ),
             (case(true, None), Bad, &["a public address is of no use", "create-route --route-table-id rtb-1"]),
             (case(false, None), Bad, &["no route to the internet"]),
-            (case(false, peering()), Bad, &["no route to the internet"]),
+            (case(false, firewall()), Skipped, &["by vpce-9, behind which", "--run"]),
+            (case(true, firewall()), Skipped, &["by vpce-9"]),
+            (case(false, peering()), Warning, &["no route to the internet", "behind pcx-1"]),
             (gone(case(false, nat())), Bad, &["nat-1, which is gone"]),
             (gone(case(true, internet())), Bad, &["igw-1, which is gone"]),
         ] {
@@ -455,28 +352,107 @@ mod tests {
             Some(RouteTarget::TransitGateway("tgw-1".into())),
             Some(RouteTarget::Peering("pcx-1".into())),
             Some(RouteTarget::GatewayEndpoint("vpce-1".into())),
-            Some(RouteTarget::Other("eni-1".into())),
+            Some(RouteTarget::Other("vpce-9".into())),
         ];
-        for (target, public, active) in targets.iter().flat_map(|target| {
-            [(true, true), (true, false), (false, true), (false, false)]
-                .map(|(public, active)| (target, public, active))
+        // All addresses at once, in two halves, a half of them, and what may be the same under another name.
+        let destinations =
+            [&["0.0.0.0/0"][..], &["0.0.0.0/1", "128.0.0.0/1"], &["0.0.0.0/1"], &["10.0.0.0/8"], &["pl-1"], &["::/0"]];
+        for (target, destinations, bits) in targets.iter().flat_map(|target| {
+            destinations.iter().flat_map(move |names| (0..128u32).map(move |bits| (target, *names, bits)))
         }) {
-            let works = active && (*target == nat() || public && *target == internet());
-            for present in 0..16 {
-                let mut case = Case { public, table: table("rtb-1", target.clone()), ..isolated() };
-                let mut number = 0;
-                case.endpoints.retain(|_| {
-                    number += 1;
-                    present & (1 << (number - 1)) != 0
-                });
-                if let Some(route) = case.table.routes.get_mut(1) {
-                    route.active = active;
-                }
-                let findings = case.judged();
-                let good = findings.iter().any(|finding| finding.check == WAY_OUT && finding.verdict == Good);
-                assert_eq!(good, works, "{target:?} {public} {active} {present}: {findings:?}");
-            }
+            let is_set = |bit: u32| bits & (1 << bit) != 0;
+            let (public, active, owner) = (is_set(0), is_set(1), is_set(2).then_some("210987654321"));
+            let mut case = Case { public, owner, table: table("rtb-1", None), ..isolated() };
+            let routes = target.iter().flat_map(|target| {
+                destinations.iter().map(|it| Route { destination: (*it).into(), target: target.clone(), active })
+            });
+            case.table.routes.extend(routes);
+            let mut kept = (3..).map(is_set);
+            case.endpoints.retain(|_| kept.next() == Some(true));
+            let is_whole = destinations[0] == "0.0.0.0/0" || destinations.len() == 2;
+            let works = is_whole && active && (*target == nat() || public && *target == internet());
+            let findings = case.judged();
+            let good = findings.iter().any(|finding| finding.check == WAY_OUT && finding.verdict == Good);
+            assert_eq!(good, works, "{target:?} {destinations:?} {bits:b}: {findings:?}");
         }
+    }
+
+    #[test]
+    fn what_may_stand_in_other_networks_is_no_fault() {
+        let with_route = |mut case: Case, destination: &str, target: RouteTarget| {
+            case.table.routes.push(Route { destination: destination.into(), target, active: true });
+            case
+        };
+        let transit = || RouteTarget::TransitGateway("tgw-1".into());
+        let peering = || RouteTarget::Peering("pcx-1".into());
+        let of_hub = "com.amazonaws.eu-west-1.ecr.api";
+        let spoke = with_route(case(false, None), "10.0.0.0/8", transit());
+        spoke.finds(
+            WAY_OUT,
+            Warning,
+            &["missing for ecr.api, ecr.dkr, s3, logs; what is behind tgw-1", "--run", of_hub],
+        );
+        let peered = with_route(case(false, None), "10.2.0.0/16", peering());
+        peered.finds(WAY_OUT, Warning, &["what is behind pcx-1"]);
+        let hub = || Some(Needs { services: Vec::new(), abroad: vec!["registry.example.com/ci:1".into()] });
+        let mirror = Case { needs: hub(), ..with_route(case(false, None), "10.0.0.0/8", transit()) };
+        mirror.finds(WAY_OUT, Warning, &["registry.example.com/ci:1", "tgw-1"]);
+        let proxied = Case { gitlab: "gitlab.com", ..with_route(isolated(), "10.0.0.0/8", transit()) };
+        proxied.finds(WAY_OUT, Warning, &["gitlab.com is not reached", "tgw-1"]);
+        // Names of the hub may lead past an endpoint without private DNS.
+        let mut named = with_route(isolated(), "10.0.0.0/8", transit());
+        named.endpoints[0].private_dns = false;
+        named.finds(ENDPOINTS, Good, &["ecr.dkr, logs let the tasks in"]);
+        // What is gone leads nowhere.
+        let mut gone = with_route(case(false, None), "10.0.0.0/8", transit());
+        gone.table.routes[1].active = false;
+        gone.finds(WAY_OUT, Bad, &["no route to the internet"]);
+    }
+
+    #[test]
+    fn endpoints_of_a_shared_vpc_are_its_owners_to_see_and_to_make() {
+        let shared = |case: Case| Case { owner: Some("210987654321"), ..case };
+        shared(case(false, None)).finds(
+            WAY_OUT,
+            Warning,
+            &["missing for", "account 210987654321, which does not show"],
+        );
+        shared(case(false, nat())).finds(ENDPOINTS, Skipped, &["account 210987654321"]);
+        shared(case(false, nat())).finds(WAY_OUT, Good, &["by nat-1"]);
+        let mut unseen = shared(case(false, nat()));
+        unseen.table.main = false;
+        unseen.finds(WAY_OUT, Skipped, &["subnet-1 is of account 210987654321", "route table"]);
+        // Endpoints do not lead there, whoever made them.
+        let needs = Some(Needs { services: Vec::new(), abroad: vec!["alpine:3".into()] });
+        shared(Case { needs, ..case(false, None) }).finds(WAY_OUT, Bad, &["alpine:3"]);
+    }
+
+    #[test]
+    fn an_interface_of_s3_counts_where_its_name_leads_to_it_and_is_no_fault_elsewhere() {
+        let interface = |case: &Case, private_dns| {
+            let mut endpoint = case.endpoints[2].clone();
+            endpoint.id = "vpce-i".into();
+            endpoint.service = format!("com.amazonaws.{REGION}.s3");
+            endpoint.private_dns = private_dns;
+            endpoint
+        };
+        let mut beside = isolated();
+        beside.endpoints.push(interface(&beside, false));
+        beside.finds(WAY_OUT, Skipped, &["endpoints for ecr.api, ecr.dkr, s3, logs"]);
+        beside.finds(ENDPOINTS, Good, &["ecr.api, ecr.dkr, logs let the tasks in"]);
+        let mut alone = isolated();
+        alone.endpoints[3] = interface(&alone, true);
+        alone.finds(WAY_OUT, Skipped, &["endpoints for ecr.api, ecr.dkr, s3, logs"]);
+        alone.finds(ENDPOINTS, Good, &["ecr.api, ecr.dkr, logs, s3 let the tasks in"]);
+        let mut nameless = isolated();
+        nameless.endpoints[3] = interface(&nameless, false);
+        let command =
+            "create-vpc-endpoint --vpc-id vpc-1 --service-name com.amazonaws.eu-west-1.s3 --route-table-ids rtb-1";
+        nameless.finds(WAY_OUT, Bad, &["missing for s3", command]);
+        // The name goes before the gateway's route.
+        let mut closed = isolated();
+        closed.endpoints.push(VpcEndpoint { security_groups: Vec::new(), ..interface(&closed, true) });
+        closed.finds(ENDPOINTS, Bad, &["vpce-i for com.amazonaws.eu-west-1.s3 does not let in 443"]);
     }
 
     #[test]
@@ -551,18 +527,6 @@ mod tests {
         of_others.endpoints[0].service = format!("com.amazonaws.{REGION}.sqs");
         of_others.groups[0].ingress[0].peers = vec![Peer::Cidr("10.1.0.0/16".into())];
         of_others.finds(ENDPOINTS, Good, &["ecr.dkr, logs let the tasks in"]);
-    }
-
-    #[test]
-    fn a_subnet_has_the_table_that_names_it_or_the_main_one_of_its_vpc() {
-        let mut own = table("rtb-own", None);
-        own.main = false;
-        own.subnets = vec!["subnet-1".into()];
-        let mut other = table("rtb-other", None);
-        other.vpc = "vpc-2".into();
-        let tables = [other, table("rtb-main", None), own];
-        let of = |id: &str| table_of(&subnet(id), &tables).map(|table| table.id.as_str());
-        assert_eq!((of("subnet-1"), of("subnet-2")), (Some("rtb-own"), Some("rtb-main")));
     }
 
     #[test]
