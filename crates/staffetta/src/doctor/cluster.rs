@@ -4,6 +4,7 @@ use aws::Session;
 use aws::fargate::{CapacityProvider, FargateConfig};
 use aws::inspect::{self, Cluster};
 
+use super::finding::MADE_ANEW;
 use super::{Finding, Subject};
 
 const CLUSTER: &str = "cluster";
@@ -22,12 +23,15 @@ fn judge(fargate: &FargateConfig, region: &str, cluster: Option<&Cluster>) -> Ve
     let refused = "Every job fails: RunTask is refused with ClusterNotFoundException.";
     let Some(cluster) = cluster else {
         let evidence = format!("{} is not there in {region}", fargate.cluster);
-        let fix = "Make it with `staffetta deploy apply`, or correct cluster and region in [runners.fargate] (Cluster and Region in ecs.toml).";
+        let fix = format!(
+            "Correct cluster and region in [runners.fargate] (Cluster and Region in ecs.toml); or make it: {}; or, {MADE_ANEW}.",
+            create(&fargate.cluster, region)
+        );
         return vec![Finding::bad(CLUSTER, evidence, refused, fix)];
     };
     if cluster.status != "ACTIVE" {
         let evidence = format!("{} is {}", cluster.name, cluster.status);
-        let fix = format!("Make it again: `aws ecs create-cluster --cluster-name {} --region {region}`.", cluster.name);
+        let fix = format!("Make it again: {}; or, {MADE_ANEW}.", create(&cluster.name, region));
         return vec![Finding::bad(CLUSTER, evidence, refused, fix)];
     }
     vec![
@@ -35,6 +39,14 @@ fn judge(fargate: &FargateConfig, region: &str, cluster: Option<&Cluster>) -> Ve
         providers(fargate, region, cluster),
         default_strategy(fargate, region, cluster),
     ]
+}
+
+fn create(name: &str, region: &str) -> String {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    format!(
+        "`aws ecs create-cluster --cluster-name {name} --capacity-providers FARGATE FARGATE_SPOT \
+         --default-capacity-provider-strategy capacityProvider=FARGATE,weight=1 --region {region}`"
+    )
 }
 
 fn providers(fargate: &FargateConfig, region: &str, cluster: &Cluster) -> Finding {
@@ -153,7 +165,7 @@ mod tests {
                 Some(Cluster { status: "INACTIVE".into(), ..healthy() }),
                 CLUSTER,
                 Bad,
-                &["INACTIVE", "create-cluster --cluster-name ci-dev --region eu-west-1"],
+                &["INACTIVE", "create-cluster --cluster-name ci-dev --capacity-providers FARGATE"],
             ),
             (
                 Some(Cluster { capacity_providers: vec!["FARGATE".into()], ..healthy() }),

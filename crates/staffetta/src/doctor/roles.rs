@@ -2,10 +2,11 @@
 
 use aws::Session;
 use aws::fargate::FargateConfig;
-use aws::inspect::{self, Container, EcrImage, Role, TaskDefinition};
+use aws::inspect::{self, Container, EcrImage, RoleTrust, TaskDefinition};
 use serde_json::Value;
 
 use super::Finding;
+use super::finding::MADE_ANEW;
 use super::task_definition::short;
 
 const ROLES: &str = "task-roles";
@@ -76,7 +77,7 @@ fn role_fault(
     arn: &str,
     region: &str,
     definition: &TaskDefinition,
-    role: Option<&Role>,
+    role: Option<&RoleTrust>,
 ) -> Option<Finding> {
     let breaks = "Every job fails: \"ECS was unable to assume the role\".";
     let account_of = |arn: &str| arn.split(':').nth(4).unwrap_or_default().to_owned();
@@ -97,7 +98,7 @@ fn role_fault(
             ROLES,
             format!("the {what} {arn} does not exist"),
             breaks,
-            "Make it (`staffetta deploy apply`), or register a revision with a role that exists.",
+            format!("Make it under this name, or register a revision with a role that exists; or, {MADE_ANEW}."),
         ));
     };
     if trusts_ecs(&role.trust, &account, region) {
@@ -222,8 +223,8 @@ mod tests {
     #[test]
     fn a_role_is_there_under_its_whole_name_in_the_tasks_account_and_trusts_ecs() {
         let trust = statement(json!({"Service": "ecs-tasks.amazonaws.com"}), json!("sts:AssumeRole"), json!({}));
-        let role = |arn: &str, trust: &Value| Some(Role { arn: arn.into(), trust: trust.clone() });
-        let fault = |arn: &str, role: Option<Role>| {
+        let role = |arn: &str, trust: &Value| Some(RoleTrust { arn: arn.into(), trust: trust.clone() });
+        let fault = |arn: &str, role: Option<RoleTrust>| {
             role_fault("execution role", arn, "eu-west-1", &definition(), role.as_ref())
         };
         assert_eq!(fault(ROLE, role(ROLE, &trust)), None);

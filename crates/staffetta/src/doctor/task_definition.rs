@@ -5,6 +5,7 @@ use aws::inspect::TaskDefinition;
 use job::task::CONTAINER;
 
 use super::Finding;
+use super::finding::MADE_ANEW;
 use crate::deploy::file::is_fargate_size;
 
 const DEFINITION: &str = "task-definition";
@@ -24,13 +25,17 @@ pub fn usable<'d>(
             DEFINITION,
             format!("{name} is not there in {region}"),
             breaks,
-            "Make it with `staffetta deploy apply`, or correct task_definition in [runners.fargate] (TaskDefinition in ecs.toml).",
+            format!(
+                "Correct task_definition in [runners.fargate] (TaskDefinition in ecs.toml), or register it under this name; or, {MADE_ANEW}."
+            ),
         )),
         Ok(Some(definition)) if !definition.active => Err(Finding::bad(
             DEFINITION,
             format!("{} was deregistered", short(&definition.arn)),
             breaks,
-            "Register it anew (`staffetta deploy apply`), or name the family without a revision, which is its newest active one.",
+            format!(
+                "Name the family without a revision, which is its newest active one, or register it anew under this name; or, {MADE_ANEW}."
+            ),
         )),
         Ok(Some(definition)) => Ok(definition),
     }
@@ -61,8 +66,10 @@ fn fits_fargate(definition: &TaskDefinition) -> Finding {
         DEFINITION,
         format!("{name} does not have {}", lacks.join(" and ")),
         "Every job fails: RunTask refuses to start it on Fargate.",
-        "Register a revision with networkMode awsvpc and requiresCompatibilities FARGATE: `staffetta deploy apply`, or \
-         `aws ecs register-task-definition`.",
+        format!(
+            "Register a revision with networkMode awsvpc and requiresCompatibilities FARGATE; or, if it stands over that of a stack, \
+             take it back: `aws ecs deregister-task-definition --task-definition {name}`."
+        ),
     )
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use aws::inspect::{Peer, Rule, SecurityGroup, Subnet};
 
-use super::cidr::Cidr;
+use crate::cidr::Cidr;
+use crate::doctor::finding::MADE_ANEW;
 use crate::doctor::{Finding, Manager};
 
 pub const GROUPS: &str = "security-groups";
@@ -116,7 +117,7 @@ fn existing(scene: &Scene) -> Vec<Finding> {
             GROUPS,
             format!("not there in {region}: {}", missing.join(", ")),
             "Every job fails: RunTask is refused with InvalidGroup.NotFound.",
-            "Name groups that exist: `staffetta deploy apply` makes one, or correct security_groups in [runners.fargate].",
+            format!("Name groups that exist in security_groups of [runners.fargate]; or, {MADE_ANEW}."),
         ));
     }
     let vpc = scene.subnets.first().map(|subnet| subnet.vpc.as_str()).unwrap_or_default();
@@ -292,7 +293,7 @@ pub fn manager_egress(scene: &Scene, groups: &[SecurityGroup], manager_region: &
             MANAGER_OUT,
             evidence,
             "The manager does not run.",
-            "Make them anew: `staffetta deploy apply`.",
+            format!("Groups get new ids: {MADE_ANEW}."),
         );
     }
     let rules = || groups.iter().flat_map(|group| &group.egress);
