@@ -124,7 +124,14 @@ pub(crate) fn in_order(file: &Path, mut remarks: Vec<Remark>) -> Vec<Remark> {
 
 /// Answers nothing when the text is not TOML; what it answers beside reported mistakes must not be used.
 pub(super) fn read_into<'t>(report: &mut Report<'t>, text: &'t str, outside: &Outside) -> Option<Config> {
-    parse(report, text).map(|table| config(Section::root(report, &table), outside))
+    let table = parse(report, text)?;
+    let has = |name: &str| table.keys().any(|key| key.get_ref() == name);
+    if has("Fargate") && !has("runners") {
+        // A word on each of its keys would say less.
+        report.mistake(0, "this is the file of a Fargate driver (ecs.toml), not a config.toml: see docs/migrate.md");
+        return None;
+    }
+    Some(config(Section::root(report, &table), outside))
 }
 
 pub(crate) fn parse<'t>(report: &mut Report<'t>, text: &'t str) -> Option<DeTable<'t>> {

@@ -250,6 +250,13 @@ config.toml:12: `runners.fargate.capacity_providers.wieght` is not a key of conf
 }
 
 #[test]
+fn the_file_of_a_fargate_driver_is_recognised() {
+    let said = mistakes("LogLevel = \"info\"\n[Fargate]\nCluster = \"ci\"\n[TaskMetadata]\nDirectory = \"/tmp\"\n");
+    assert!(said.contains("Fargate driver") && said.contains("docs/migrate.md"), "{said}");
+    assert_eq!(said.trim().lines().count(), 1, "{said}");
+}
+
+#[test]
 fn what_gitlab_knows_and_staffetta_does_not_do_is_a_warning() {
     // As `gitlab-runner register` leaves a file: empty tables, and dates that say "never".
     let registered = "id = 7\ntoken_obtained_at = 2026-01-01T00:00:00Z\ntoken_expires_at = 0001-01-01T00:00:00Z\n\
