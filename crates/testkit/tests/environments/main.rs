@@ -1,8 +1,12 @@
 //! `staffetta deploy` and `staffetta doctor` as an operator runs them, against emulators of AWS and the embedded GitLab.
 
+mod deploy_faults;
+mod deploy_texts;
 mod doctor_aws;
 mod doctor_deployed;
 mod doctor_gitlab;
+mod doctor_manager_service;
+mod doctor_network;
 mod doctor_permissions;
 mod doctor_shared;
 mod doctor_trial_run;
@@ -14,6 +18,7 @@ mod init;
 mod manual;
 mod operator;
 mod other_accounts;
+mod ownership;
 mod read_back;
 mod three_commands;
 mod tokens;
