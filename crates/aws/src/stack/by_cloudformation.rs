@@ -25,9 +25,12 @@ struct Kind {
 pub(super) const SECRET: &str = "AWS::SecretsManager::Secret";
 pub(super) const BUCKET: &str = "AWS::S3::Bucket";
 const TASK_DEFINITION: &str = "AWS::ECS::TaskDefinition";
+const SECURITY_GROUP: &str = "AWS::EC2::SecurityGroup";
+const ROLE: &str = "AWS::IAM::Role";
 
 /// The actions are those of `handlers` in CloudFormation's schemas of these types, without what is for properties that the
-/// templates do not have. A test compares them with the schemas in cfn-lint.
+/// templates do not have, and without those of `rules_of_groups` and `rights_of_roles`. A test compares them with the schemas in
+/// cfn-lint.
 static KINDS: [Kind; 9] = [
     Kind {
         name: "AWS::ECS::Cluster",
@@ -97,44 +100,27 @@ static KINDS: [Kind; 9] = [
         anywhere: &["logs:DescribeIndexPolicies", "logs:DescribeLogGroups", "logs:DescribeResourcePolicies"],
     },
     Kind {
-        name: "AWS::EC2::SecurityGroup",
+        name: SECURITY_GROUP,
         sid: "SecurityGroups",
         service: "ec2",
         property: "VpcId",
         // Their ids are not known before.
         resources: &["security-group/*", "vpc/{}"],
-        actions: &[
-            "ec2:AuthorizeSecurityGroupEgress",
-            "ec2:AuthorizeSecurityGroupIngress",
-            "ec2:CreateSecurityGroup",
-            "ec2:CreateTags",
-            "ec2:DeleteSecurityGroup",
-            "ec2:DeleteTags",
-            "ec2:RevokeSecurityGroupEgress",
-            "ec2:RevokeSecurityGroupIngress",
-            "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
-        ],
+        actions: &["ec2:CreateSecurityGroup", "ec2:CreateTags", "ec2:DeleteTags"],
         anywhere: &["ec2:DescribeInstances", "ec2:DescribeSecurityGroups"],
     },
     Kind {
-        name: "AWS::IAM::Role",
+        name: ROLE,
         sid: "Roles",
         service: "iam",
         property: "RoleName",
         resources: &["role/{}"],
         actions: &[
-            "iam:AttachRolePolicy",
-            "iam:CreateRole",
             "iam:DeleteRole",
-            "iam:DeleteRolePermissionsBoundary",
-            "iam:DeleteRolePolicy",
-            "iam:DetachRolePolicy",
             "iam:GetRole",
             "iam:GetRolePolicy",
             "iam:ListAttachedRolePolicies",
             "iam:ListRolePolicies",
-            "iam:PutRolePermissionsBoundary",
-            "iam:PutRolePolicy",
             "iam:TagRole",
             "iam:UntagRole",
             "iam:UpdateAssumeRolePolicy",
@@ -205,6 +191,7 @@ static KINDS: [Kind; 9] = [
         resources: &["repository/{}"],
         actions: &[
             "ecr:CreateRepository",
+            "ecr:DeleteLifecyclePolicy",
             "ecr:DeleteRepository",
             "ecr:DescribeRepositories",
             "ecr:GetLifecyclePolicy",
@@ -240,9 +227,56 @@ pub(super) fn arns_of(stacks: &[&Stack], name: &str) -> Vec<String> {
     arns
 }
 
+const WHY: &str = "CloudFormation makes and deletes what is in the stacks with the rights of whoever called it";
+
+/// Who may reach what is in a security group. The ids are not known before, and CloudFormation tags a group only after its rules
+/// (aws-cdk issue 13204), so no tag can bound this: the VPC does.
+fn rules_of_groups(stacks: &[&Stack]) -> Option<Statement> {
+    let (vpcs, groups): (Vec<_>, Vec<_>) =
+        arns_of(stacks, SECURITY_GROUP).into_iter().partition(|arn| arn.contains(":vpc/"));
+    let actions = [
+        "ec2:AuthorizeSecurityGroupEgress",
+        "ec2:AuthorizeSecurityGroupIngress",
+        "ec2:DeleteSecurityGroup",
+        "ec2:RevokeSecurityGroupEgress",
+        "ec2:RevokeSecurityGroupIngress",
+        "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
+    ];
+    let made = statement("SecurityGroupRules", &actions, groups, "the same; in these VPCs only")?;
+    Some(with(made, "ArnEquals", "ec2:Vpc", vpcs))
+}
+
+/// What a role may do. One with a boundary of the file is made, and gets policies, only while it has that boundary, and nobody
+/// takes it away: whoever has this makes nothing mightier.
+fn rights_of_roles(stacks: &[&Stack]) -> Vec<Statement> {
+    let actions = [
+        "iam:AttachRolePolicy",
+        "iam:CreateRole",
+        "iam:DeleteRolePolicy",
+        "iam:DetachRolePolicy",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+    ];
+    let (mut free, mut bounded, mut boundaries) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, role) in of_kind(stacks, ROLE) {
+        let role_arn = arn(place, "iam", &format!("role/{}", role["RoleName"].as_str().unwrap_or_default()));
+        match role["PermissionsBoundary"].as_str() {
+            Some(boundary) => {
+                bounded.push(role_arn);
+                boundaries.push(boundary.to_owned());
+            }
+            None => free.push(role_arn),
+        }
+    }
+    let takes_away = ["iam:DeleteRolePermissionsBoundary"];
+    let free = statement("RightsOfRoles", &[&takes_away[..], &actions[..]].concat(), free, WHY);
+    let bounded = statement("RightsOfBoundedRoles", &actions, bounded, "the same; within the `permissions_boundary`");
+    let bounded = bounded.map(|it| with(it, "StringEquals", "iam:PermissionsBoundary", boundaries));
+    free.into_iter().chain(bounded).collect()
+}
+
 /// What CloudFormation does in the caller's name, which nobody can do directly with these statements.
 pub(super) fn by_cloudformation(stacks: &[&Stack]) -> Vec<Statement> {
-    const WHY: &str = "CloudFormation makes and deletes what is in the stacks with the rights of whoever called it";
     let mut statements = Vec::new();
     let mut anywhere = Vec::new();
     for kind in &KINDS {
@@ -258,6 +292,8 @@ pub(super) fn by_cloudformation(stacks: &[&Stack]) -> Vec<Statement> {
         vec!["*".into()],
         "the same; these actions know no resource",
     ));
+    statements.extend(rules_of_groups(stacks));
+    statements.extend(rights_of_roles(stacks));
     let mut passed = Vec::new();
     let mut linked = Vec::new();
     for (place, definition) in of_kind(stacks, TASK_DEFINITION) {
@@ -266,10 +302,10 @@ pub(super) fn by_cloudformation(stacks: &[&Stack]) -> Vec<Statement> {
         linked.push(arn(place, "iam", "role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS"));
     }
     let pass = statement("PassRoles", &["iam:PassRole"], passed, "a task definition names its two roles");
-    statements.extend(pass.map(|it| with(it, "StringEquals", "iam:PassedToService", &[ECS_TASKS])));
+    statements.extend(pass.map(|it| with(it, "StringEquals", "iam:PassedToService", [ECS_TASKS])));
     let why = "the first cluster of an account makes the role by which ECS attaches network interfaces";
     let link = statement("LinkEcs", &["iam:CreateServiceLinkedRole"], linked, why);
-    statements.extend(link.map(|it| with(it, "StringEquals", "iam:AWSServiceName", &["ecs.amazonaws.com"])));
-    let called = |it| with(it, "ForAnyValue:StringEquals", "aws:CalledVia", &["cloudformation.amazonaws.com"]);
+    statements.extend(link.map(|it| with(it, "StringEquals", "iam:AWSServiceName", ["ecs.amazonaws.com"])));
+    let called = |it| with(it, "ForAnyValue:StringEquals", "aws:CalledVia", ["cloudformation.amazonaws.com"]);
     statements.into_iter().map(called).collect()
 }

@@ -136,6 +136,9 @@ fn task_definition(
         "ContainerDefinitions": [{
             "Name": MANAGER_CONTAINER,
             "Image": deployment.manager_image(manager),
+            // Starting by the count alone would be no new deployment of the service, and the circuit breaker watches only those:
+            // CloudFormation would wait three hours for a manager that cannot start (containers-roadmap issue 1206).
+            "DockerLabels": {"staffetta.desired-count": {"Ref": DESIRED_COUNT}},
             "Essential": true,
             "ReadonlyRootFilesystem": true,
             "MountPoints": [{"SourceVolume": "state", "ContainerPath": STATE, "ReadOnly": false}],

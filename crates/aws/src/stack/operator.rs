@@ -5,7 +5,7 @@ use super::by_cloudformation::{BUCKET, SECRET, arns_of, by_cloudformation};
 use super::deployment::{Deployment, Environment, Place};
 use super::names::arn;
 use super::policy::{Condition, Statement};
-use super::roles::{ManagerWork, ecr_repository, manager_statements, manager_work, token_secret_arn};
+use super::roles::{ManagerWork, RESOURCE_ACCOUNT, ecr_repository, manager_statements, manager_work, token_secret_arn};
 use super::stacks::{Stack, stacks};
 use crate::AssumedRole;
 
@@ -78,6 +78,8 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
     let images = task_images.chain(managers.iter().map(|manager| deployment.manager_image(*manager)));
     let made_secrets = arns_of(stacks, SECRET);
     let cache_buckets = arns_of(stacks, BUCKET);
+    let accounts = environments.iter().map(|it| it.place.account.clone()).collect::<Vec<_>>();
+    let in_accounts = |statement| with(statement, "StringEquals", RESOURCE_ACCOUNT, accounts.clone());
     let cached_objects = cache_buckets.iter().map(|bucket| format!("{bucket}/*")).collect();
     let roles = environments.iter().flat_map(|it| {
         [deployment.job_role_arn(it), deployment.execution_role_arn(it), deployment.manager_role_arn(it)]
@@ -112,7 +114,7 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
                 statement,
                 "StringEquals",
                 "cloudformation:CreateAction",
-                &["CreateStack", "CreateChangeSet", "ExecuteChangeSet"],
+                ["CreateChangeSet", "CreateStack", "ExecuteChangeSet"],
             )
         }),
         statement(
@@ -180,8 +182,9 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
             &["s3:ListBucket"],
             cache_buckets,
             "`destroy` empties the bucket, which CloudFormation does not",
-        ),
-        statement("DeleteCaches", &["s3:DeleteObject"], cached_objects, "the same"),
+        )
+        .map(in_accounts),
+        statement("DeleteCaches", &["s3:DeleteObject"], cached_objects, "the same").map(in_accounts),
     ];
     let mut statements: Vec<_> = statements.into_iter().flatten().collect();
     for statement in environments.iter().flat_map(|environment| trial(deployment, environment)) {
@@ -215,8 +218,15 @@ fn join(statements: &mut Vec<Statement>, statement: Statement) {
 }
 
 /// With a condition more.
-pub(super) fn with(mut statement: Statement, operator: &'static str, key: &'static str, values: &[&str]) -> Statement {
-    let values = values.iter().map(|value| (*value).to_owned()).collect();
+pub(super) fn with(
+    mut statement: Statement,
+    operator: &'static str,
+    key: &'static str,
+    values: impl IntoIterator<Item = impl Into<String>>,
+) -> Statement {
+    let mut values: Vec<_> = values.into_iter().map(Into::into).collect();
+    values.sort();
+    values.dedup();
     statement.conditions.push(Condition { operator, key, values });
     statement
 }

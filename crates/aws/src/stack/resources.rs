@@ -100,12 +100,22 @@ impl Template {
         self.resource(LOG_GROUP, "AWS::Logs::LogGroup", properties);
     }
 
-    /// A repository that keeps the image in use and the newest others.
+    /// A repository that keeps the image in use and the newest others; all, where the one in use is named by its digest, which
+    /// no rule of ECR can name.
     pub fn repository(&mut self, name: &str, image: &str) {
         const KEPT: u32 = 20;
+        let mut properties = json!({
+            "RepositoryName": name,
+            "EmptyOnDelete": true,
+            "ImageScanningConfiguration": {"ScanOnPush": true},
+        });
+        let tag = tag_in(name, image);
+        if tag.is_some_and(|tag| tag.contains('@')) {
+            return self.resource(REPOSITORY, "AWS::ECR::Repository", properties);
+        }
         let mut rules = Vec::new();
         // ECR expires no image by a rule that an earlier rule speaks of, whatever its age (AWS page "Lifecycle policy properties").
-        if let Some(tag) = tag_in(name, image) {
+        if let Some(tag) = tag {
             rules.push(json!({
                 "rulePriority": 1, "description": "The image in use stays",
                 "selection": {
@@ -119,12 +129,7 @@ impl Template {
             "selection": {"tagStatus": "any", "countType": "imageCountMoreThan", "countNumber": KEPT},
             "action": {"type": "expire"},
         }));
-        let properties = json!({
-            "RepositoryName": name,
-            "EmptyOnDelete": true,
-            "ImageScanningConfiguration": {"ScanOnPush": true},
-            "LifecyclePolicy": {"LifecyclePolicyText": json!({"rules": rules}).to_string()},
-        });
+        properties["LifecyclePolicy"] = json!({"LifecyclePolicyText": json!({"rules": rules}).to_string()});
         self.resource(REPOSITORY, "AWS::ECR::Repository", properties);
     }
 }
@@ -144,10 +149,11 @@ pub(super) fn role_id(role: &Role) -> &'static str {
     }
 }
 
-/// The tag of an image of this repository; none for an image from elsewhere, or by its digest.
+/// The tag of an image of this repository, or what has an `@` in it: its digest. None for an image from elsewhere.
 fn tag_in<'a>(repository: &str, image: &'a str) -> Option<&'a str> {
     let (_, path) = image.split_once('/')?;
-    path.strip_prefix(repository)?.strip_prefix(':').filter(|tag| !tag.contains('@'))
+    let rest = path.strip_prefix(repository)?;
+    rest.strip_prefix(':').or_else(|| rest.starts_with('@').then_some(rest))
 }
 
 pub(super) fn runtime_platform(architecture: Architecture) -> Value {

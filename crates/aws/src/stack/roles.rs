@@ -123,7 +123,7 @@ pub struct ManagerWork {
     pub tags_tasks: bool,
     /// Tasks are reached by their public addresses.
     pub finds_public_addresses: bool,
-    /// The ARN of the bucket of caches.
+    /// The ARN of the bucket of caches, which is in the cluster's account.
     pub cache_bucket: Option<String>,
 }
 
@@ -205,23 +205,29 @@ pub fn manager_statements(work: &ManagerWork) -> Vec<Statement> {
         });
     }
     if let Some(bucket) = &work.cache_bucket {
+        let account = work.cluster.split(':').nth(4).unwrap_or_default();
+        let in_account =
+            || Condition { operator: "StringEquals", key: RESOURCE_ACCOUNT, values: vec![account.to_owned()] };
         statements.push(Statement {
             sid: "SignForCaches",
             actions: vec!["s3:GetObject", "s3:PutObject"],
             resources: vec![format!("{bucket}/*")],
-            conditions: Vec::new(),
+            conditions: vec![in_account()],
             why: "the manager signs an address for each cache of a job; the task has no right of its own there",
         });
         statements.push(Statement {
             sid: "TellMissingCaches",
             actions: vec!["s3:ListBucket"],
             resources: vec![bucket.clone()],
-            conditions: Vec::new(),
+            conditions: vec![in_account()],
             why: "nothing is listed, but without it S3 calls a cache that is not there forbidden",
         });
     }
     statements
 }
+
+/// A bucket's name is free for everybody once it is deleted: with this another account's bucket of the name is out of reach.
+pub(super) const RESOURCE_ACCOUNT: &str = "aws:ResourceAccount";
 
 pub(super) const ECS_TASKS: &str = "ecs-tasks.amazonaws.com";
 

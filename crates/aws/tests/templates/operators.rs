@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aws::AssumedRole;
-use aws::stack::{Operator, Statement, document, managed_policies, operators};
-use serde_json::Value;
+use aws::stack::{Operator, Statement, document, managed_policies, operators, roles};
+use serde_json::{Value, json};
 
 use crate::options::{ACCOUNT, environment, every_option, full, shared, stacks_of, usual};
 
@@ -31,13 +31,13 @@ const NOT_NEEDED: [(&str, &str); 45] = [
     ("ec2:UpdateSecurityGroupRuleDescriptionsEgress", "security group: no rules for what leaves"),
     ("iam:UpdateRole", "role: neither description nor duration"),
     ("iam:UpdateRoleDescription", "the same"),
+    ("iam:DeleteRolePermissionsBoundary", "role: nobody takes a boundary away"),
     ("secretsmanager:GetRandomPassword", "secret: it is made empty"),
     ("secretsmanager:GetSecretValue", "the same"),
     ("secretsmanager:*Replica*", "secret: in one region"),
     ("secretsmanager:*Regions", "the same"),
     ("ecr:SetRepositoryPolicy", "repository: no policy of its own"),
     ("ecr:DeleteRepositoryPolicy", "the same"),
-    ("ecr:DeleteLifecyclePolicy", "repository: it always has one"),
     ("ecr:PutImageTagMutability", "repository: as ECR makes it"),
     ("s3tables:*", "bucket: no metadata tables"),
     ("s3:*BucketMetadata*TableConfiguration", "the same"),
@@ -182,6 +182,72 @@ fn what_is_in_other_accounts_is_for_the_roles_there() {
     {
         let text = document(&operator.statements).to_string();
         assert!(!text.contains(&format!("cluster/{other}")), "{text}");
+    }
+}
+
+/// What makes a role mightier, or lets it be made.
+const RIGHTS: [&str; 6] = [
+    "iam:AttachRolePolicy",
+    "iam:CreateRole",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:PutRolePermissionsBoundary",
+    "iam:PutRolePolicy",
+];
+
+#[test]
+fn a_role_with_a_boundary_gets_rights_within_it_only() {
+    let mut deployment = usual();
+    let boundary = format!("arn:aws:iam::{ACCOUNT}:policy/boundary");
+    deployment.environments[2].permissions_boundary = Some(boundary.clone());
+    let operators = operators(&deployment);
+    let is_production = |role: &String| role.contains("/ci-production");
+    let mut seen = BTreeSet::new();
+    for statement in operators.iter().flat_map(|operator| &operator.statements) {
+        if statement.resources.iter().any(is_production) {
+            assert!(!statement.actions.contains(&"iam:DeleteRolePermissionsBoundary"), "{statement:?}");
+            for action in RIGHTS.iter().filter(|action| statement.actions.contains(action)) {
+                let condition = json!({"iam:PermissionsBoundary": [boundary]});
+                assert_eq!(statement.json()["Condition"]["StringEquals"], condition, "{statement:?}");
+                assert!(statement.resources.iter().all(is_production), "{statement:?}");
+                seen.insert(*action);
+            }
+        }
+    }
+    assert_eq!(seen, RIGHTS.into());
+    deployment.environments.truncate(2);
+    let all = actions(&aws::stack::operators(&deployment), |it| it.sid.starts_with("RightsOf"));
+    assert!(RIGHTS.iter().all(|action| all.contains(*action)), "{all:?}");
+}
+
+/// Their ids are not known before, and CloudFormation tags them too late for a condition on tags.
+#[test]
+fn groups_of_other_vpcs_are_opened_by_nobody() {
+    for (option, deployment) in every_option() {
+        let vpcs: BTreeSet<_> = stacks_of(&deployment).iter().map(|stack| stack.place.vpc.clone()).collect();
+        for statement in operators(&deployment).iter().flat_map(|operator| &operator.statements) {
+            let changes = ["ec2:AuthorizeSecurityGroup", "ec2:RevokeSecurityGroup", "ec2:DeleteSecurityGroup"];
+            if statement.actions.iter().any(|action| changes.iter().any(|change| action.starts_with(change))) {
+                let bound = statement.conditions.iter().find(|it| it.key == "ec2:Vpc").expect("bounded by the VPC");
+                let is_ours = |arn: &String| vpcs.iter().any(|vpc| arn.ends_with(&format!(":vpc/{vpc}")));
+                assert!(!bound.values.is_empty() && bound.values.iter().all(is_ours), "{option}: {bound:?}");
+            }
+        }
+    }
+}
+
+/// Its name is free for everybody once it is deleted.
+#[test]
+fn caches_are_read_written_and_emptied_in_the_bucket_of_ones_own_account_alone() {
+    let deployment = full();
+    let operators = operators(&deployment);
+    let roles = roles(&deployment);
+    let all = operators.iter().flat_map(|it| &it.statements).chain(roles.iter().flat_map(|it| &it.statements));
+    let own: Vec<_> = all.filter(|it| it.actions[0].starts_with("s3:") && !is_by_cloudformation(it)).collect();
+    assert_eq!(own.len(), 4);
+    for statement in own {
+        let condition = json!({"StringEquals": {"aws:ResourceAccount": [ACCOUNT]}});
+        assert_eq!(statement.json()["Condition"], condition, "{statement:?}");
     }
 }
 

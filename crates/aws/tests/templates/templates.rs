@@ -177,6 +177,9 @@ fn one_manager_runs_at_a_time_and_a_bad_one_is_taken_back() {
     assert_eq!(service["DeploymentConfiguration"], expected);
     assert_eq!(service["AvailabilityZoneRebalancing"], "DISABLED");
     assert_eq!(service["DesiredCount"], json!({"Ref": DESIRED_COUNT}));
+    // A change of the count alone is no deployment, and the breaker watches nothing else.
+    let container = &resource(template, TASK_DEFINITION)["ContainerDefinitions"][0];
+    assert_eq!(container["DockerLabels"], json!({"staffetta.desired-count": {"Ref": DESIRED_COUNT}}));
     let count = &template["Parameters"][DESIRED_COUNT];
     assert_eq!((&count["Default"], &count["MaxValue"]), (&json!(0), &json!(1)));
     let network = &service["NetworkConfiguration"]["AwsvpcConfiguration"];
@@ -341,6 +344,18 @@ fn a_repository_keeps_the_image_in_use_and_few_others() {
     assert_eq!(rules(None), in_use("latest"));
     assert_eq!(rules(Some("111111111111.dkr.ecr.eu-west-1.amazonaws.com/ci-dev/task:v7")), in_use("v7"));
     assert_eq!(rules(Some("registry.example.com/other:v7")), [None]);
+}
+
+/// ECR's rules cannot name a digest, so any rule would remove it some day.
+#[test]
+fn a_repository_whose_image_is_named_by_its_digest_keeps_all() {
+    for image in ["ci-dev/task@sha256:00", "ci-dev/task:v7@sha256:00"] {
+        let mut dev = environment("dev");
+        dev.image = Some(format!("111111111111.dkr.ecr.eu-west-1.amazonaws.com/{image}"));
+        let stacks = stacks_of(&deployment(vec![dev]));
+        let repository = resource(&stack(&stacks, "ci-dev").template, "AWS::ECR::Repository");
+        assert_eq!(repository["LifecyclePolicy"], Value::Null, "{image}");
+    }
 }
 
 #[test]

@@ -146,7 +146,7 @@ pub struct TemplateArguments {
 /// Print the policy of each role, and why it needs what it may do
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --environment also what the operator needs: whoever runs deploy and doctor, and each deploy_role. AWS is not asked.
+    after_help = "Also what the operator needs for these environments: whoever runs deploy and doctor, and each deploy_role. AWS is not asked.
 
 --json prints one object: `roles` and `operators`, each with its policy as IAM has it and `why` by statement.
 
@@ -477,8 +477,9 @@ fn run_policy(arguments: &PolicyArguments) -> anyhow::Result<ExitCode> {
     };
     let deployment = &wanted.loaded.deployment;
     let roles: Vec<_> = roles(deployment).into_iter().filter(|role| is_chosen(&role.environment)).collect();
-    // They reach all environments of a place.
-    let operators = if which.environments.is_empty() { operators(deployment) } else { Vec::new() };
+    let mut chosen = deployment.clone();
+    chosen.environments.retain(|environment| is_chosen(&Some(environment.name.clone())));
+    let operators = operators(&chosen);
     if *json {
         let roles: Vec<_> = roles.iter().map(review::json).collect();
         let operators: Vec<_> = operators.iter().map(review::operator_json).collect();

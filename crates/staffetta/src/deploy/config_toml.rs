@@ -87,6 +87,8 @@ fn providers(environment: &Environment) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use aws::stack::manager_work;
+
     use super::*;
     use crate::config;
     use crate::deploy::file;
@@ -110,8 +112,8 @@ mod tests {
     #[test]
     fn every_option_makes_a_file_that_a_manager_takes_without_a_word() {
         for text in file::tests::every_mode() {
-            let deployment = file::tests::usable(&text).deployment;
-            let made = all_of(&deployment);
+            let deployment = &file::tests::usable(&text).deployment;
+            let made = all_of(deployment);
             let config::Loaded { config, warnings } = loaded(&made);
             assert!(warnings.is_empty(), "{warnings:?} in\n{made}");
             assert_eq!(config.concurrent, deployment.service.concurrent as usize);
@@ -132,6 +134,8 @@ mod tests {
                 assert_eq!(fargate.subnets, environment.place.subnets);
                 assert_eq!(fargate.security_groups, [format!("sg-{}", environment.name)]);
                 assert_eq!(fargate.assign_public_ip, environment.place.assign_public_ip);
+                // Without the one the other's permission would be for nothing, or the tags forbidden.
+                assert!(fargate.propagate_tags && manager_work(deployment, environment).tags_tasks);
                 assert_eq!(fargate.capacity_providers, environment.capacity_providers);
                 let bucket = runner.cache.as_ref().map(|cache| cache.s3.bucket.clone());
                 assert_eq!(bucket, environment.cache.as_ref().map(|_| deployment.cache_bucket(environment)));
