@@ -167,6 +167,7 @@ fn judge(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut allowed = 0;
+    let mut unseen = None;
     for (statement, answer) in statements.iter().zip(answers) {
         match answer {
             Ok(simulated) => {
@@ -177,10 +178,11 @@ fn judge(
             }
             // Another check tells that a role is not there.
             Err(CallError::Refused(refusal)) if refusal.code.starts_with("NoSuchEntity") => return Vec::new(),
-            // It is the same for all of them.
-            Err(error) => return vec![Finding::not_seen(check, "iam:SimulatePrincipalPolicy", &error)],
+            // Told once: it is mostly the same for all of them.
+            Err(error) => unseen = Some(error),
         }
     }
+    findings.extend(unseen.map(|error| Finding::not_seen(check, "iam:SimulatePrincipalPolicy", &error)));
     if findings.is_empty() {
         let evidence = format!("{principal} may do all that it has to: {allowed} actions, simulated");
         return vec![Finding::good(check, evidence)];
@@ -340,6 +342,20 @@ mod tests {
         assert_eq!(verdict, Unknown);
         assert!(evidence.contains("aws:SourceVpc"));
         assert_eq!(judged(Decision::Allowed, &[], false).0, Good);
+    }
+
+    #[test]
+    fn what_was_found_is_told_also_where_another_answer_is_missing() {
+        let simulated = Simulated {
+            action: "ecs:RunTask".into(),
+            resource: "arn:x".into(),
+            decision: Decision::NotAllowed,
+            missing_context: Vec::new(),
+        };
+        let answers = vec![Ok(vec![simulated]), Err(CallError::NoAnswer("503".into()))];
+        let findings = judge(PERMISSIONS, ROLE_ARN, &[statement(), statement()], answers, true);
+        let verdicts: Vec<_> = findings.iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Bad, Unknown], "{findings:?}");
     }
 
     #[test]
