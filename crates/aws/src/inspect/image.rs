@@ -1,10 +1,13 @@
 //! What ECR says about an image: whether it is there, and for which architectures.
 
+use std::time::Duration;
+
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::errors::{CallError, Refusal, chain};
 use crate::proxies;
@@ -31,6 +34,17 @@ pub enum Stored {
     },
 }
 
+/// An image's configuration is some KB; nobody waits longer for it, or takes more.
+const DOWNLOAD: Duration = Duration::from_secs(20);
+const LARGEST: usize = 4 << 20;
+
+/// What stands under the tag or digest itself.
+enum Manifest {
+    NoRepository,
+    NoImage,
+    There(String),
+}
+
 impl EcrImage {
     /// None for an image of any other registry.
     pub fn parse(image: &str) -> Option<Self> {
@@ -51,6 +65,24 @@ impl EcrImage {
 /// Looks an image up; `session` must be of its region. Needs `ecr:BatchGetImage`, and `ecr:GetDownloadUrlForLayer` for an image
 /// of one architecture, which stands only in its configuration.
 pub async fn stored_image(session: &Session, image: &EcrImage) -> Result<Stored, CallError> {
+    let manifest = match manifest(session, image).await? {
+        Manifest::NoRepository => return Ok(Stored::NoRepository),
+        Manifest::NoImage => return Ok(Stored::NoImage),
+        Manifest::There(text) => serde_json::from_str(&text).unwrap_or_default(),
+    };
+    let architectures = match of_index(&manifest) {
+        Some(architectures) => Ok(architectures),
+        None => of_configuration(session, image, &manifest).await.map(|architecture| vec![architecture]),
+    };
+    Ok(Stored::Image { architectures })
+}
+
+/// Whether there is such an image, and no more; `session` must be of its region. Needs `ecr:BatchGetImage`.
+pub async fn image_exists(session: &Session, image: &EcrImage) -> Result<bool, CallError> {
+    Ok(matches!(manifest(session, image).await?, Manifest::There(_)))
+}
+
+async fn manifest(session: &Session, image: &EcrImage) -> Result<Manifest, CallError> {
     let id = if image.reference.contains(':') { "imageDigest" } else { "imageTag" };
     let question = json!({
         "registryId": image.account,
@@ -65,25 +97,20 @@ pub async fn stored_image(session: &Session, image: &EcrImage) -> Result<Stored,
     });
     let answer = match session.json("ecr", "AmazonEC2ContainerRegistry_V20150921.BatchGetImage", question).await {
         Err(CallError::Refused(refusal)) if refusal.code == "RepositoryNotFoundException" => {
-            return Ok(Stored::NoRepository);
+            return Ok(Manifest::NoRepository);
         }
         answer => answer?,
     };
-    let Some(manifest) = answer["images"][0]["imageManifest"].as_str() else {
-        return match answer["failures"][0]["failureCode"].as_str() {
-            None | Some("ImageNotFound" | "ImageTagDoesNotMatchDigest") => Ok(Stored::NoImage),
-            Some(code) => Err(CallError::Refused(Refusal {
-                code: code.to_owned(),
-                message: answer["failures"][0]["failureReason"].as_str().unwrap_or_default().to_owned(),
-            })),
-        };
-    };
-    let manifest = serde_json::from_str(manifest).unwrap_or_default();
-    let architectures = match of_index(&manifest) {
-        Some(architectures) => Ok(architectures),
-        None => of_configuration(session, image, &manifest).await.map(|architecture| vec![architecture]),
-    };
-    Ok(Stored::Image { architectures })
+    if let Some(manifest) = answer["images"][0]["imageManifest"].as_str() {
+        return Ok(Manifest::There(manifest.to_owned()));
+    }
+    match answer["failures"][0]["failureCode"].as_str() {
+        None | Some("ImageNotFound" | "ImageTagDoesNotMatchDigest") => Ok(Manifest::NoImage),
+        Some(code) => Err(CallError::Refused(Refusal {
+            code: code.to_owned(),
+            message: answer["failures"][0]["failureReason"].as_str().unwrap_or_default().to_owned(),
+        })),
+    }
 }
 
 /// The architectures for Linux of an index. What build tools attest stands there as images for `unknown`.
@@ -100,13 +127,19 @@ async fn of_configuration(session: &Session, image: &EcrImage, manifest: &Value)
     let target = "AmazonEC2ContainerRegistry_V20150921.GetDownloadUrlForLayer";
     let answer = session.json("ecr", target, question).await?;
     let url = answer["downloadUrl"].as_str().ok_or_else(|| not_understood("no downloadUrl"))?;
-    let configuration: Value = serde_json::from_slice(&download(url).await?).unwrap_or_default();
+    let configuration: Value = serde_json::from_slice(&download(url, DOWNLOAD).await?).unwrap_or_default();
     let architecture = configuration["architecture"].as_str();
     Ok(architecture.ok_or_else(|| not_understood("a configuration without architecture"))?.to_owned())
 }
 
 /// From S3, by an address that is signed already.
-async fn download(url: &str) -> Result<Vec<u8>, CallError> {
+async fn download(url: &str, patience: Duration) -> Result<Vec<u8>, CallError> {
+    let late =
+        |_| CallError::NoAnswer(format!("S3 does not give the image's configuration within {} s", patience.as_secs()));
+    timeout(patience, download_all(url)).await.map_err(late)?
+}
+
+async fn download_all(url: &str) -> Result<Vec<u8>, CallError> {
     let mut request = HttpRequest::new(SdkBody::empty());
     request.set_uri(url).map_err(|error| CallError::NoAnswer(format!("not understood: {error}")))?;
     let connector = proxies::connector(Some(url));
@@ -115,13 +148,51 @@ async fn download(url: &str) -> Result<Vec<u8>, CallError> {
     if !status.is_success() {
         return Err(CallError::NoAnswer(format!("S3 answers {} for the image's configuration", status.as_u16())));
     }
-    let body = ByteStream::new(response.into_body()).collect().await;
-    Ok(body.map_err(|error| CallError::NoAnswer(chain(&error)))?.into_bytes().to_vec())
+    let mut body = ByteStream::new(response.into_body());
+    let mut read = Vec::new();
+    while let Some(bytes) = body.try_next().await.map_err(|error| CallError::NoAnswer(chain(&error)))? {
+        read.extend_from_slice(&bytes);
+        if read.len() > LARGEST {
+            let evidence = format!("the image's configuration is larger than {} MiB", LARGEST >> 20);
+            return Err(CallError::NoAnswer(evidence));
+        }
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use futures::stream;
+
     use super::*;
+
+    /// What stands for S3: a body that goes on for ever, with bytes or without.
+    async fn endless(silent: bool) -> String {
+        let body = move || async move {
+            match silent {
+                true => Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>()),
+                false => Body::from_stream(stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1 << 16]))),
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", get(body))).await });
+        url
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_for_a_configuration_or_takes_all_of_it() {
+        let said = async |silent: bool, patience: Duration| {
+            download(&endless(silent).await, patience).await.expect_err("no configuration").to_string()
+        };
+        let silent = said(true, Duration::from_millis(50)).await;
+        assert!(silent.contains("does not give the image's configuration"), "{silent}");
+        let large = said(false, DOWNLOAD).await;
+        assert!(large.contains("larger than 4 MiB"), "{large}");
+    }
 
     #[test]
     fn an_image_of_ecr_is_known_by_its_host() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode, TaskDefinitionStatus};
 
-use crate::errors::CallError;
+use crate::errors::{CallError, Refusal};
 use crate::session::Session;
 
 /// A revision of a task definition as DescribeTaskDefinition has it.
@@ -48,10 +48,14 @@ pub struct LogDriver {
 /// `family` (its newest active revision), `family:revision` or an ARN; none if ECS knows no such one. Needs
 /// `ecs:DescribeTaskDefinition`.
 pub async fn task_definition(session: &Session, name: &str) -> Result<Option<TaskDefinition>, CallError> {
-    let answer = session.ecs().describe_task_definition().task_definition(name).send().await;
-    let answer = match answer.map_err(|error| CallError::of_sdk(&error)) {
-        // "Unable to describe task definition."
-        Err(CallError::Refused(refusal)) if refusal.code == "ClientException" => return Ok(None),
+    let ecs = session.ecs();
+    let asked = || async {
+        let answer = ecs.describe_task_definition().task_definition(name).send().await;
+        answer.map_err(|error| CallError::of_sdk(&error))
+    };
+    let answer = match session.repeated(asked).await {
+        // "Unable to describe task definition." The code alone is that of other refusals too.
+        Err(CallError::Refused(refusal)) if is_not_there(&refusal) => return Ok(None),
         answer => answer?,
     };
     Ok(answer.task_definition().map(|definition| {
@@ -72,6 +76,10 @@ pub async fn task_definition(session: &Session, name: &str) -> Result<Option<Tas
     }))
 }
 
+fn is_not_there(refusal: &Refusal) -> bool {
+    refusal.code == "ClientException" && refusal.message.to_lowercase().contains("unable to describe task definition")
+}
+
 fn filled(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
@@ -87,5 +95,18 @@ fn container(definition: &ContainerDefinition) -> Container {
             options: log.options().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
         }),
         secrets: definition.secrets().iter().map(|secret| secret.value_from().to_owned()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_these_words_tell_that_a_definition_is_not_there() {
+        let refusal = |code: &str, message: &str| Refusal { code: code.into(), message: message.into() };
+        assert!(is_not_there(&refusal("ClientException", "Unable to describe task definition.")));
+        assert!(!is_not_there(&refusal("ClientException", "Invalid revision number. Number: 99999999999")));
+        assert!(!is_not_there(&refusal("AccessDeniedException", "Unable to describe task definition.")));
     }
 }
