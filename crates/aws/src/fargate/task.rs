@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_ecs::types as ecs;
 use aws_smithy_types::DateTime;
 use job::ids::TaskArn;
-use job::task::CONTAINER;
+use job::task::{CONTAINER, DEADLINE};
 
 /// One look at a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +144,12 @@ impl Task {
             capacity_provider: task.capacity_provider_name().map(str::to_owned),
             version: task.version(),
         })
+    }
+
+    /// After which nobody lets it live, as whoever started it wrote into its environment.
+    pub fn deadline(&self) -> Option<SystemTime> {
+        let seconds = self.environment.get(DEADLINE)?.parse().ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
     }
 
     /// On its way to RUNNING, and nobody has asked it to stop.

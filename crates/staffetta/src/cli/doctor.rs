@@ -1,8 +1,9 @@
 //! `staffetta doctor`: what stops jobs before they run.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -17,6 +18,8 @@ use super::register::variable;
 use super::{FAILED, INTERRUPTED, UNUSABLE, logging};
 use crate::deploy::file;
 use crate::doctor::{self, Finding, Verdict, Wishes, Written, report};
+use crate::registration::PERSONAL_ACCESS_TOKEN;
+use crate::terminal;
 
 /// Find what stops jobs before they run, and say how to fix it
 #[derive(Debug, Args)]
@@ -25,18 +28,23 @@ use crate::doctor::{self, Finding, Verdict, Wishes, Written, report};
   ! hinders some jobs          ? could not be looked at
   ✘ stops jobs
 
-GITLAB_PERSONAL_ACCESS_TOKEN, with the scope read_api, shows the runner's tags and settings too.
+GITLAB_PERSONAL_ACCESS_TOKEN, with the scope read_api, shows the runner's tags
+and settings too.
 
---json prints one object: `verdict` (the worst of all) and `findings`, each with `check`,
-`environment`, `verdict` (good, skipped, warning, unknown, bad), `evidence`, `breaks` and `fix`.
+--json prints one object: `verdict` (the worst of all) and `findings`, each
+with `check`, `environment`, `verdict` (good, skipped, warning, unknown, bad),
+`evidence`, `breaks` and `fix`.
 
-Exit codes, by the worst finding: 0 nothing stops jobs (✔ - !), 1 something does (✘), 2 something
-could not be looked at (?), or the file cannot be used; 130 Ctrl-C (the task of --run is stopped).
+Exit codes, by the worst finding:
+  0    nothing stops jobs (✔ - !)
+  1    something stops jobs (✘)
+  2    something could not be looked at (?), or the file cannot be used
+  130  Ctrl-C: the task of --run is stopped; a second one does not wait for that
 
 Example:
   staffetta doctor --environment dev")]
 pub struct Arguments {
-    /// The deployment file [default: staffetta.toml in this folder, if there is one and --config is not given]
+    /// The deployment file [default: that of STAFFETTA_FILE, or staffetta.toml in this folder, if --config is not given]
     #[arg(short, long, value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
     /// Instead of it, the config.toml of a manager, of any installation [default: as `staffetta run` has it]
@@ -58,19 +66,31 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { file, config, environments, run, json } = arguments;
     let written = selected(written(file, config)?, &environments)?;
     let names: Vec<String> = written.iter().map(|written| written.name().to_owned()).collect();
-    let personal = variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from);
-    let wishes = Wishes { personal, trial_run: run, stop: CancellationToken::new() };
+    let personal = variable(PERSONAL_ACCESS_TOKEN).map(SecretString::from);
+    let wishes = Wishes { personal, trial_run: run, ..Wishes::default() };
+    let enough = CancellationToken::new();
     let mut looking = JoinSet::new();
     for (index, written) in written.into_iter().enumerate() {
         let wishes = wishes.clone();
         looking.spawn(async move { (index, doctor::examine(written, &wishes).await) });
     }
-    let signals = stop_at_signal(wishes.stop.clone())?;
+    let signals = stop_at_signals(wishes.stop.clone(), enough.clone())?;
     let progress = progress(&names);
-    let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = terminal::colours(&io::stdout());
     let mut blocks: Vec<Option<Vec<Finding>>> = names.iter().map(|_| None).collect();
     let mut shown = 0;
-    while let Some(looked) = looking.join_next().await {
+    loop {
+        let looked = tokio::select! {
+            looked = looking.join_next() => looked,
+            () = enough.cancelled() => {
+                progress.finish_and_clear();
+                for (environment, command) in wishes.left.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    eprintln!("The task of --run in {environment} may go on, and is paid for: {command}");
+                }
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+        };
+        let Some(looked) = looked else { break };
         let (index, found) = looked?;
         blocks[index] = Some(found);
         // In the order of the file, whoever answered first.
@@ -100,23 +120,32 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A trial's task must not be left when somebody is tired of waiting.
-fn stop_at_signal(stop: CancellationToken) -> io::Result<JoinHandle<()>> {
+/// A trial's task must not be left when somebody is tired of waiting: `stop` at the first signal, `enough` at the second.
+fn stop_at_signals(stop: CancellationToken, enough: CancellationToken) -> io::Result<JoinHandle<()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        for token in [stop, enough] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            token.cancel();
         }
-        stop.cancel();
     }))
 }
 
 /// What is named counts, then what lies here, then what `staffetta run` would take.
 fn written(file: Option<PathBuf>, config: Option<PathBuf>) -> anyhow::Result<Vec<Written>> {
+    let named = || variable("STAFFETTA_FILE").map(PathBuf::from).filter(|_| config.is_none());
     let here = || Some(PathBuf::from(file::FILE)).filter(|file| config.is_none() && file.is_file());
-    match file.or_else(here) {
-        Some(file) => Ok(doctor::of_deployment(&file, file::load(&file)?.deployment)),
+    match file.or_else(named).or_else(here) {
+        Some(file) => {
+            let loaded = file::load(&file)?;
+            for warning in &loaded.warnings {
+                eprintln!("{warning}");
+            }
+            Ok(doctor::of_deployment(&file, loaded.deployment))
+        }
         None => {
             let usual = || variable("CONFIG_FILE").map_or_else(super::run::default_config, PathBuf::from);
             Ok(doctor::of_config(&config.unwrap_or_else(usual))?)

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use aws::CallError;
 use aws::fargate::{Fargate, FargateConfig, Launch, LaunchError, Phase, Regions, Status, Task};
 use aws::stack::MANAGER_CONTAINER;
 use job::ids::TaskArn;
@@ -13,10 +14,9 @@ use serde_json::json;
 use ssh::client::{ConnectError, Connection, Target};
 use ssh::keys::{Nonce, TaskKey};
 use tokio::sync::watch::Receiver;
-use tokio_util::sync::CancellationToken;
 
 use super::subject::ManagerPlace;
-use super::{Finding, Subject};
+use super::{Finding, Subject, Wishes};
 use crate::reach::{NOT_REACHED, Reached, has_shell, reach};
 
 const TRIAL: &str = "trial-run";
@@ -26,48 +26,64 @@ const LAUNCH: Duration = Duration::from_secs(3 * 60);
 /// A task that runs answers on its port within seconds, or never.
 const AFTER_START: Duration = Duration::from_secs(60);
 
+/// What else the journey may need, from the connection to the last StopTask.
+const GRACE: Duration = Duration::from_secs(5 * 60);
+
+/// Of every trial, so that the next one finds what a killed one left.
+const STARTED_BY: &str = "staffetta-doctor";
+
 const NO_TASK: &str = "No job gets a task.";
 
-/// Once `stop` is cancelled no more is tried, and the task is stopped.
-pub async fn check(subject: &Subject, stop: &CancellationToken) -> Vec<Finding> {
+/// Once `wishes.stop` is cancelled no more is tried, and the task is stopped.
+pub async fn check(subject: &Subject, wishes: &Wishes) -> Vec<Finding> {
+    let stop = &wishes.stop;
     let nonce = Nonce::random();
     let config = FargateConfig { role: subject.as_role.clone(), ..subject.runner.fargate.clone() };
     let fargate = match Fargate::connect(&config, &Regions::default()).await {
         Ok(fargate) => fargate,
         Err(error) => return vec![Finding::bad(TRIAL, error.to_string(), NO_TASK, "Correct [runners.fargate].")],
     };
+    let mut findings = stop_overdue(&fargate).await;
     let key = TaskKey::random();
-    let started_by = format!("{}-doctor/{}", job::PRODUCT, nonce.as_str());
+    let patience = LAUNCH.min(subject.runner.start_timeout);
+    let end = SystemTime::now() + patience + subject.runner.start_timeout + AFTER_START + GRACE;
+    let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let launch = Launch {
         client_token: format!("{}-doctor-{}", job::PRODUCT, nonce.as_str()),
-        started_by: started_by.clone(),
-        environment: BTreeMap::from([(task::SSH_PUBLIC_KEY.to_owned(), key.public_openssh())]),
+        started_by: STARTED_BY.to_owned(),
+        environment: BTreeMap::from([
+            (task::SSH_PUBLIC_KEY.to_owned(), key.public_openssh()),
+            (task::DEADLINE.to_owned(), end.to_string()),
+        ]),
         task_definition: None,
         platform_version: None,
-        patience: LAUNCH.min(subject.runner.start_timeout),
+        patience,
     };
+    let cluster = &config.cluster;
+    wishes.leaves(&subject.name, format!("aws ecs list-tasks --cluster {cluster} --started-by {STARTED_BY}"));
     let began = Instant::now();
     let task = match fargate.run_task(&launch, |waiting| tracing::info!("{waiting}"), stop.cancelled()).await {
         Ok(task) => task,
         Err(error) => {
             let (LaunchError::Refused { fix, perhaps_started, .. } | LaunchError::GaveUp { fix, perhaps_started, .. }) =
                 &error;
-            let mut findings = match stop.is_cancelled() {
-                true => Vec::new(),
-                false => vec![Finding::bad(TRIAL, error.to_string(), NO_TASK, fix.as_str())],
-            };
+            if !stop.is_cancelled() {
+                findings.push(Finding::bad(TRIAL, error.to_string(), NO_TASK, fix.as_str()));
+            }
             if *perhaps_started {
-                findings.extend(stop_what_started(&fargate, &started_by).await);
+                findings.extend(stop_what_started(&fargate, &key).await);
             }
             return findings;
         }
     };
+    wishes.leaves(&subject.name, stop_command(&task.arn));
     let tried = tokio::select! {
         tried = journey(subject, &fargate, &task, key, began) => Some(tried),
         () = stop.cancelled() => None,
     };
     let stopped = stop_task(&fargate, &task.arn).await;
-    tried.into_iter().chain(stopped).collect()
+    findings.extend(tried.into_iter().chain(stopped));
+    findings
 }
 
 /// From the accepted task to a command in its shell; RunTask was sent when it `began`.
@@ -194,28 +210,49 @@ async fn stop_task(fargate: &Fargate, task: &TaskArn) -> Option<Finding> {
         TRIAL,
         format!("the trial's task {} could not be stopped: {error}", task.as_str()),
         "It runs on and is paid for.",
-        format!(
-            "`aws ecs stop-task --cluster {} --task {}`",
-            task.as_str().split('/').nth(1).unwrap_or_default(),
-            task.as_str()
-        ),
+        format!("`{}`", stop_command(task)),
     ))
 }
 
-/// An answer was lost: the task is found by who started it.
-async fn stop_what_started(fargate: &Fargate, started_by: &str) -> Vec<Finding> {
+fn stop_command(task: &TaskArn) -> String {
+    let cluster = task.as_str().split('/').nth(1).unwrap_or_default();
+    format!("aws ecs stop-task --cluster {cluster} --task {}", task.as_str())
+}
+
+/// The tasks of all trials in this cluster, whoever started them.
+async fn of_trials(fargate: &Fargate) -> Result<Vec<Task>, CallError> {
+    fargate.describe(&fargate.list_tasks(STARTED_BY).await?).await
+}
+
+/// A doctor that was killed could not stop its task. That they cannot be listed tells the trial itself.
+async fn stop_overdue(fargate: &Fargate) -> Vec<Finding> {
+    let now = SystemTime::now();
     let mut findings = Vec::new();
-    match fargate.list_tasks(started_by).await {
+    for task in of_trials(fargate).await.unwrap_or_default() {
+        if task.is_ending() || task.deadline().is_none_or(|deadline| deadline > now) {
+            continue;
+        }
+        let stopped = Finding::good(TRIAL, format!("stopped {}, which an earlier trial left", task.arn.as_str()));
+        findings.push(stop_task(fargate, &task.arn).await.unwrap_or(stopped));
+    }
+    findings
+}
+
+/// An answer was lost: the task is found by its key.
+async fn stop_what_started(fargate: &Fargate, key: &TaskKey) -> Vec<Finding> {
+    let key = key.public_openssh();
+    let mut findings = Vec::new();
+    match of_trials(fargate).await {
         Ok(tasks) => {
-            for task in tasks {
-                findings.extend(stop_task(fargate, &task).await);
+            for task in tasks.iter().filter(|task| task.environment.get(task::SSH_PUBLIC_KEY) == Some(&key)) {
+                findings.extend(stop_task(fargate, &task.arn).await);
             }
         }
         Err(error) => findings.push(Finding::bad(
             TRIAL,
             format!("a task may have been started by the trial, and cannot be looked for: {error}"),
             "It runs on and is paid for.",
-            format!("`aws ecs list-tasks --started-by {started_by}` finds it; stop it with `aws ecs stop-task`."),
+            format!("`aws ecs list-tasks --started-by {STARTED_BY}` finds it; stop it with `aws ecs stop-task`."),
         )),
     }
     findings

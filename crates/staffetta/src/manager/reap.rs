@@ -144,12 +144,6 @@ fn age(task: &Task, now: SystemTime) -> Duration {
     task.timestamps.created.and_then(|created| now.duration_since(created).ok()).unwrap_or_default()
 }
 
-/// As its manager wrote it into the task's environment.
-fn deadline(task: &Task) -> Option<SystemTime> {
-    let seconds = task.environment.get(task::DEADLINE)?.parse().ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-}
-
 async fn look(runner: Arc<Runner>, task: Task) -> Seen {
     let ending = task.is_ending();
     let (status, visit) = if ending { None } else { ask(&runner, &task).await }.unzip();
@@ -158,7 +152,7 @@ async fn look(runner: Arc<Runner>, task: Task) -> Seen {
         job: job_of(&task),
         manager: task.environment.get(task::MANAGER).map(SystemId::new),
         age: age(&task, now),
-        left: deadline(&task).map(|deadline| deadline.duration_since(now).unwrap_or_default()),
+        left: task.deadline().map(|deadline| deadline.duration_since(now).unwrap_or_default()),
         ending,
         status,
         visit,
