@@ -9,12 +9,13 @@ mod permissions;
 mod quota;
 mod role;
 mod secret;
+mod service;
 mod task_definition;
 mod tasks;
 
 pub use cluster::{Cluster, cluster};
 pub use identity::{Identity, Principal, identity};
-pub use image::{EcrImage, Stored, stored_image};
+pub use image::{EcrImage, Stored, image_exists, stored_image};
 pub use logs::log_group_exists;
 pub use network::{
     Peer, Route, RouteTable, RouteTarget, Rule, SecurityGroup, Subnet, VpcEndpoint, default_security_group,
@@ -22,7 +23,8 @@ pub use network::{
 };
 pub use permissions::{Decision, Simulated, simulate};
 pub use quota::{FargateQuota, fargate_quota};
-pub use role::{Role, role};
+pub use role::{RoleTrust, role};
 pub use secret::secret_text;
+pub use service::{Service, service};
 pub use task_definition::{Container, LogDriver, TaskDefinition, task_definition};
-pub use tasks::running_tasks;
+pub use tasks::{ending_tasks, running_tasks, stopped_tasks};

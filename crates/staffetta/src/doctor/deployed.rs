@@ -28,7 +28,7 @@ pub async fn subject(deployment: &Deployment, environment: &Environment, file: &
         ManagerMode::Own { .. } => (place, None),
     };
     let shared = match service {
-        Some(manager @ ManagerOf::All(_)) => Some(format!("{}-access", deployment.manager_name(manager))),
+        Some(ManagerOf::All(_)) => Some(deployment.manager_access_name()),
         _ => None,
     };
     let (session, at_home) = tokio::try_join!(open(place), open(home))?;
@@ -79,7 +79,7 @@ pub async fn subject(deployment: &Deployment, environment: &Environment, file: &
     })
 }
 
-async fn open(place: &Place) -> Result<Session, Finding> {
+pub(super) async fn open(place: &Place) -> Result<Session, Finding> {
     let session = Session::open(Some(&place.region), None, place.deploy_role.as_ref()).await;
     session.map_err(|error| {
         Finding::bad(
@@ -92,7 +92,7 @@ async fn open(place: &Place) -> Result<Session, Finding> {
 }
 
 /// A stack that stands, or what is wrong with it.
-async fn stack(session: &Session, name: &str) -> Result<StackRecord, Finding> {
+pub(super) async fn stack(session: &Session, name: &str) -> Result<StackRecord, Finding> {
     const BREAKS: &str = "No job can run in this environment.";
     let apply = || "Run `staffetta deploy apply`.".to_owned();
     match CloudFormation::new(session).describe(name).await {
@@ -119,13 +119,22 @@ async fn stack(session: &Session, name: &str) -> Result<StackRecord, Finding> {
 /// Or why it is not known.
 async fn token(session: &Session, secret: String) -> Result<SecretString, String> {
     match inspect::secret_text(session, &secret).await {
-        Ok(Some(token)) => Ok(token),
-        Ok(None) => Err(format!("the secret {secret} is empty; `staffetta deploy apply` says how to fill it")),
+        // As the manager reads it: a secret that was made with `echo` ends in a line end.
+        Ok(Some(token)) if !token.expose_secret().trim().is_empty() => {
+            Ok(token.expose_secret().trim().to_owned().into())
+        }
+        Ok(_) => Err(format!("the secret {secret} is empty; `staffetta deploy apply` says how to fill it")),
         Err(CallError::Refused(refusal)) if refusal.code == "AccessDeniedException" => {
             Err(format!("secretsmanager:GetSecretValue on {secret} is not allowed here"))
         }
         Err(error) => Err(format!("the secret {secret}: {error}")),
     }
+}
+
+/// The runner as the file alone has it, with a security group that stands in for its own: for what asks nothing of AWS.
+pub fn runner_of_file(deployment: &Deployment, environment: &Environment, file: &Path) -> Option<Runner> {
+    let text = config_toml(deployment, &[environment], &|_| "sg-00000000".to_owned());
+    runner(file, &text, environment, &Err(String::new())).ok()
 }
 
 /// Read as the manager reads it.

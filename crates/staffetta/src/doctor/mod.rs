@@ -11,6 +11,7 @@ mod gitlab;
 mod identity;
 mod image;
 mod logs;
+mod manager_service;
 mod network;
 mod permissions;
 mod quota;
@@ -20,6 +21,8 @@ mod subject;
 mod task_definition;
 mod trial_run;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws::{Session, inspect};
@@ -44,6 +47,7 @@ pub const CHECKS: &[&str] = &[
     "aws-identity",
     "manager-role",
     "manager-permissions",
+    "manager-service",
     "cluster",
     "cluster-providers",
     "cluster-default-strategy",
@@ -80,23 +84,53 @@ pub struct Wishes {
     pub trial_run: bool,
     /// Once it is cancelled nothing more is looked at, and the task is stopped.
     pub stop: CancellationToken,
+    /// By environment, the command that finds or stops the task of its trial: what is left where nobody waits for the end.
+    pub left: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Wishes {
+    fn leaves(&self, environment: &str, command: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).insert(environment.to_owned(), command);
+    }
 }
 
 /// All findings about one environment, in the order of [`CHECKS`].
 pub async fn examine(written: Written, wishes: &Wishes) -> Vec<Finding> {
     let name = written.name().to_owned();
     let look = async {
-        match written.subject().boxed().await {
-            Ok(subject) => (examine_subject(&subject, wishes.personal.as_ref()).boxed().await, Some(subject)),
-            Err(finding) => (vec![finding], None),
-        }
+        let (deployed, runner_of_file) = (written.deployed(), written.runner_of_file());
+        let subject = match written.subject().boxed().await {
+            Ok(subject) => subject,
+            Err(finding) => {
+                // Neither GitLab nor the clock needs a stack or credentials.
+                let of_gitlab = match &runner_of_file {
+                    Some(runner) => within("gitlab-reachable", gitlab::check_reach(runner).boxed()).await,
+                    None => Vec::new(),
+                };
+                return ([vec![finding], of_gitlab].concat(), None);
+            }
+        };
+        let service = async {
+            match &deployed {
+                Some((deployment, index)) => {
+                    manager_service::check(deployment, &deployment.environments[*index]).boxed().await
+                }
+                None => Vec::new(),
+            }
+        };
+        let (findings, service) = tokio::join!(
+            examine_subject(&subject, wishes.personal.as_ref()).boxed(),
+            within(manager_service::SERVICE, service.boxed())
+        );
+        ([findings, service].concat(), Some(subject))
     };
     let (mut findings, subject) = tokio::select! {
         looked = look => looked,
         () = wishes.stop.cancelled() => return Vec::new(),
     };
     if let Some(subject) = subject.filter(|_| wishes.trial_run) {
-        findings.extend(trial_run::check(&subject, &wishes.stop).boxed().await);
+        findings.extend(trial_run::check(&subject, wishes).boxed().await);
+        wishes.left.lock().unwrap_or_else(PoisonError::into_inner).remove(&subject.name);
     }
     for finding in &mut findings {
         finding.environment = Some(name.clone());

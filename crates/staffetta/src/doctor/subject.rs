@@ -89,6 +89,24 @@ impl Written {
         }
     }
 
+    /// The deployment and the index of the environment in it.
+    pub(super) fn deployed(&self) -> Option<(Arc<Deployment>, usize)> {
+        match self {
+            Self::Runner(_) => None,
+            Self::Environment { deployment, index, .. } => Some((deployment.clone(), *index)),
+        }
+    }
+
+    /// What the deployment file says of the runner, whatever stands in AWS.
+    pub(super) fn runner_of_file(&self) -> Option<Runner> {
+        match self {
+            Self::Runner(_) => None,
+            Self::Environment { deployment, index, file } => {
+                deployed::runner_of_file(deployment, &deployment.environments[*index], file)
+            }
+        }
+    }
+
     /// Or why it cannot be examined.
     pub(super) async fn subject(self) -> Result<Subject, Finding> {
         match self {

@@ -6,8 +6,8 @@ use staffetta::deploy::file;
 use testkit::{Answer, AwsFront, Moto};
 
 use crate::findings::Findings;
-use crate::healthy_world::{NAMES, Network, SERVICES, ec2, ecr, ecs, in_world, index, made, push};
-use crate::operator::{ACCOUNT, Operator};
+use crate::healthy_world::{NAMES, Network, SERVICES, World, ec2, ecr, ecs, in_world, index, made, push};
+use crate::operator::{ACCOUNT, Operator, REGION};
 
 /// That this is what is wrong, and nothing else; and that what is told of the last has these words.
 #[track_caller]
@@ -207,7 +207,7 @@ fn an_image_that_is_not_in_the_repository_is_found() {
         let question = json!({"repositoryName": "doc-dev/task", "imageIds": [{"imageTag": "latest"}]});
         ecr("BatchDeleteImage", question).await;
         let found = world.found("dev").await;
-        push("dev", "latest", &index("amd64")).await;
+        push("doc-dev/task", "latest", &index("amd64")).await;
         expect(
             &found,
             "dev",
@@ -224,7 +224,7 @@ fn a_repository_that_is_not_there_is_found() {
         ecr("DeleteRepository", repository.clone()).await;
         let found = world.found("dev").await;
         ecr("CreateRepository", repository).await;
-        push("dev", "latest", &index("amd64")).await;
+        push("doc-dev/task", "latest", &index("amd64")).await;
         let words = ["has no repository doc-dev/task", "ecr create-repository --repository-name doc-dev/task"];
         expect(&found, "dev", &[("task-image", "bad")], &words);
     });
@@ -233,9 +233,9 @@ fn a_repository_that_is_not_there_is_found() {
 #[test]
 fn an_image_for_another_architecture_is_found() {
     in_world(async |world| {
-        push("dev", "latest", &index("arm64")).await;
+        push("doc-dev/task", "latest", &index("arm64")).await;
         let found = world.found("dev").await;
-        push("dev", "latest", &index("amd64")).await;
+        push("doc-dev/task", "latest", &index("amd64")).await;
         expect(&found, "dev", &[("task-architecture", "bad")], &["is for arm64; tasks run on X86_64"]);
     });
 }
@@ -258,9 +258,9 @@ fn the_architecture_of_a_single_image_is_read_from_its_configuration() {
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 1, "digest": format!("sha256:{}", "cd".repeat(32))},
             "layers": [],
         });
-        push("dev", "latest", &image).await;
+        push("doc-dev/task", "latest", &image).await;
         let found = world.found("dev").await;
-        push("dev", "latest", &index("amd64")).await;
+        push("doc-dev/task", "latest", &index("amd64")).await;
         expect(&found, "dev", &[("task-architecture", "bad")], &["is for arm64; tasks run on X86_64"]);
     });
 }
@@ -417,6 +417,46 @@ fn groups_that_let_nobody_out_are_found() {
     });
 }
 
+/// What doctor finds with a config.toml for the world's `dev` that names these security groups.
+async fn found_with_groups(world: &World, groups: &[&str]) -> Findings {
+    let operator = Operator::at(world.front.url());
+    operator.write(
+        "config.toml",
+        &format!(
+            "concurrent = 1\n[[runners]]\nname = \"dev\"\nurl = \"http://127.0.0.1:9\"\ntoken = \"glrt-x\"\nexecutor = \"fargate\"\n\
+             [runners.fargate]\ncluster = \"doc-dev\"\nregion = \"{REGION}\"\ntask_definition = \"doc-dev\"\n\
+             subnets = [\"{}\"]\nsecurity_groups = {groups:?}\n",
+            world.dev.subnet
+        ),
+    );
+    Findings::of(&operator, &["--config", "config.toml"], &[]).await
+}
+
+#[test]
+fn security_groups_that_are_missing_or_of_another_vpc_are_found() {
+    in_world(async |world| {
+        let found = found_with_groups(world, &[&world.dev.task_group]).await;
+        found.expect("dev", "security-groups", "good", &[&world.dev.task_group]);
+        let found = found_with_groups(world, &[&world.dev.task_group, "sg-0123456789abcdef0"]).await;
+        found.expect("dev", "security-groups", "bad", &["sg-0123456789abcdef0"]);
+        let found = found_with_groups(world, &[&world.isolated.task_group]).await;
+        found.expect("dev", "security-groups", "bad", &[&world.isolated.task_group, &world.isolated.vpc]);
+    });
+}
+
+#[test]
+fn credentials_of_another_account_are_found() {
+    in_world(async |world| {
+        let operator = Operator::at(world.front.url());
+        let (own, other) = (format!("account = \"{ACCOUNT}\""), "account = \"210987654321\"");
+        operator.write(file::FILE, &world.operator.read(file::FILE).replace(&own, other));
+        let found = Findings::of(&operator, &["--environment", "dev"], &[]).await;
+        let words = [&format!("in account {ACCOUNT}")[..], "the deployment is for account 210987654321", "deploy_role"];
+        found.expect("dev", "aws-identity", "bad", &words);
+        assert_eq!(found.code, Some(1));
+    });
+}
+
 #[test]
 fn what_the_operator_may_not_look_at_is_unknown_and_names_the_permission() {
     in_world(async |world| {
@@ -424,6 +464,7 @@ fn what_the_operator_may_not_look_at_is_unknown_and_names_the_permission() {
         for (action, code, checks) in [
             ("ecs:DescribeClusters", denied[1], &["cluster"][..]),
             ("ecs:DescribeTaskDefinition", denied[1], &["task-definition", "vcpu-quota"]),
+            ("ecs:DescribeServices", denied[1], &["manager-service"]),
             ("ecr:BatchGetImage", denied[1], &["task-image"]),
             ("logs:DescribeLogGroups", denied[1], &["task-log"]),
             ("servicequotas:GetServiceQuota", denied[1], &["vcpu-quota"]),

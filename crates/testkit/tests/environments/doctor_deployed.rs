@@ -3,6 +3,7 @@
 
 use embedded::gitlab;
 use serde_json::json;
+use staffetta::deploy::file;
 use testkit::{AwsFront, Moto};
 
 use crate::findings::Findings;
@@ -54,6 +55,8 @@ async fn an_environment_that_was_not_applied_is_told_and_nothing_is_guessed_abou
     let found = Findings::of(&operator, &[], &[]).await;
     found.expect("dev", "stack", "bad", &["there is no stack ci-dev", "staffetta deploy apply"]);
     assert_eq!(found.of_check("dev", "cluster"), []);
+    // That needs no stack.
+    found.expect("dev", "gitlab-reachable", "good", &[gitlab.url()]);
     assert_eq!(found.code, Some(1));
     for (status, verdict) in
         [("ROLLBACK_COMPLETE", "bad"), ("UPDATE_ROLLBACK_FAILED", "bad"), ("UPDATE_IN_PROGRESS", "unknown")]
@@ -68,11 +71,23 @@ async fn an_environment_that_was_not_applied_is_told_and_nothing_is_guessed_abou
 }
 
 #[tokio::test]
+async fn the_file_that_the_environment_names_is_read_and_its_warnings_are_told() {
+    let gitlab = gitlab().await;
+    let (front, operator) = initialised(&gitlab).await;
+    front.fail("cloudformation:DescribeStacks", "AccessDenied", "not you");
+    operator.write("other.toml", &operator.read(file::FILE).replace(REGION, "us-east-9"));
+    let said = operator.staffetta_with(&["doctor"], &[("STAFFETTA_FILE", "other.toml")]).await;
+    assert!(said.stdout.contains("not you"), "{said:?}");
+    assert!(said.stderr.contains("other.toml:") && said.stderr.contains("us-east-9"), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_token_is_read_where_apply_put_it_or_doctor_says_why_not() {
     let gitlab = gitlab().await;
     let (front, operator) = initialised(&gitlab).await;
     stacks_are(&front, "UPDATE_COMPLETE");
-    secret_is(&front, &gitlab.register_runner("dev", &["dev"]));
+    // As `echo` leaves it.
+    secret_is(&front, &format!("{}\n", gitlab.register_runner("dev", &["dev"])));
     Findings::of(&operator, &[], &[]).await.expect("dev", "runner-token", "good", &["knows the token"]);
     secret_is(&front, "");
     Findings::of(&operator, &[], &[]).await.expect("dev", "runner-token", "unknown", &["ci-dev-runner-token is empty"]);

@@ -3,13 +3,16 @@
 
 use aws::stack::Deployment;
 use serde_json::{Map, Value};
-use testkit::{AwsFront, Moto};
+use testkit::{Answer, AwsFront, Moto};
 
 use crate::operator::Operator;
 
-/// moto with a front before it that also has quotas of Fargate, which moto has not.
+/// moto with a front before it that also has quotas of Fargate, which moto has not, and runs a task of each service, which moto
+/// never does.
 pub async fn front_of(moto: &Moto) -> AwsFront {
     let front = AwsFront::start(moto.url()).await;
+    let runs = r#"{"services": [{"status": "ACTIVE", "desiredCount": 1, "runningCount": 1}], "failures": []}"#;
+    front.answer("ecs:DescribeServices", 200, runs);
     front.answer("servicequotas:GetServiceQuota", 200, r#"{"Quota": {"Value": 100.0}}"#);
     front
 }
@@ -56,6 +59,19 @@ pub async fn empty_repositories_of_moto(operator: &Operator) {
             operator.aws("ecr batch-delete-image --cli-input-json file://input.json").await;
         }
     }
+}
+
+/// moto keeps parameters that the template of a stack no longer has, which CloudFormation forgets: this stack of the deployment `ci`,
+/// of all environments, is described without any.
+pub fn forget_parameters_of_moto(front: &AwsFront, stack: &'static str) {
+    front.on("cloudformation:DescribeStacks", move |call, _| {
+        let described = format!(
+            "<DescribeStacksResponse><DescribeStacksResult><Stacks><member><StackId>arn</StackId><StackName>{stack}</StackName>\
+             <StackStatus>UPDATE_COMPLETE</StackStatus><Tags><member><Key>staffetta:deployment</Key><Value>ci</Value></member></Tags>\
+             </member></Stacks></DescribeStacksResult></DescribeStacksResponse>"
+        );
+        (call.text("StackName") == stack).then(|| Answer::new(200, described))
+    });
 }
 
 /// ECS's own calls have the keys of CloudFormation with a small first letter.

@@ -40,6 +40,8 @@ pub struct World {
 
 const ECS: &str = "AmazonEC2ContainerServiceV20141113";
 const ECR: &str = "AmazonEC2ContainerRegistry_V20150921";
+/// That of the manager's image.
+const MANAGER_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const NAMES: [&str; 2] = ["dev", "isolated"];
 pub const SERVICES: [&str; 3] = ["ecr.api", "ecr.dkr", "logs"];
 
@@ -86,10 +88,10 @@ pub async fn network(block: &str) -> Network {
     Network { vpc, subnet, table, ..Network::default() }
 }
 
-/// An image under a tag of an environment's repository. `manifest` is an index or one image's.
-pub async fn push(name: &str, tag: &str, manifest: &Value) {
+/// An image under a tag of a repository. `manifest` is an index or one image's.
+pub async fn push(repository: &str, tag: &str, manifest: &Value) {
     let question = json!({
-        "repositoryName": format!("doc-{name}/task"), "imageTag": tag, "imageManifest": manifest.to_string(),
+        "repositoryName": repository, "imageTag": tag, "imageManifest": manifest.to_string(),
         "imageManifestMediaType": manifest["mediaType"],
     });
     ecr("PutImage", question).await;
@@ -145,10 +147,15 @@ impl World {
             [environment("dev", &dev, token("dev").await), environment("isolated", &isolated, token("isolated").await)];
         operator.write(file::FILE, &format!("{head}{}", environments.concat()));
         operator.staffetta(&["deploy", "apply"]).await.good();
+        for name in NAMES {
+            push(&format!("doc-{name}-manager/manager"), MANAGER_VERSION, &index("amd64")).await;
+        }
+        // Now the managers start.
+        operator.staffetta(&["deploy", "apply"]).await.good();
         let templates = operator.staffetta(&["deploy", "template"]).await.good();
         mend_environments_of_moto(&operator, &serde_json::from_str(&templates).expect("JSON")).await;
         for (name, network) in [("dev", &mut dev), ("isolated", &mut isolated)] {
-            push(name, "latest", &index("amd64")).await;
+            push(&format!("doc-{name}/task"), "latest", &index("amd64")).await;
             let stack = operator.aws(&format!("cloudformation describe-stacks --stack-name doc-{name}")).await;
             let outputs = stack["Stacks"][0]["Outputs"].as_array().expect("outputs").clone();
             let output = |key: &str| {
