@@ -59,6 +59,8 @@ async fn an_image_that_cannot_be_pulled_fails_the_job_with_the_reason_and_the_fi
     assert_eq!(job.status, Status::Failed);
     assert_ne!(job.failure_reason.as_deref(), Some("script_failure"));
     assert!(trace.contains("CannotPullContainerError"), "{trace}");
+    // Who looks further, and which of its checks.
+    assert!(trace.contains("`staffetta doctor --environment dev` looks for the cause (task-image"), "{trace}");
     world.end().await;
 }
 
