@@ -35,10 +35,10 @@ pub struct AssumedRole {
 pub struct RoleKeys(Arc<Keys>);
 
 impl RoleKeys {
-    /// Nothing is sent yet. `manager` is how the manager's own calls are made.
-    pub(crate) fn new(manager: &SdkConfig, role: &AssumedRole) -> Result<Self, BuildError> {
-        // The cache of `manager` is the one that asks here.
-        let config = aws_sdk_sts::config::Builder::from(manager)
+    /// Nothing is sent yet. `caller` is how calls are made without the role.
+    pub(crate) fn new(caller: &SdkConfig, role: &AssumedRole) -> Result<Self, BuildError> {
+        // The cache of `caller` is the one that asks here.
+        let config = aws_sdk_sts::config::Builder::from(caller)
             .identity_cache(IdentityCache::no_cache())
             .timeout_config(sdk::timeouts(ANSWER))
             .build();
@@ -88,7 +88,7 @@ impl Assuming {
     }
 }
 
-/// The manager's own keys are at fault, not the role.
+/// The caller's own keys are at fault, not the role.
 fn may_pass(refusal: &Refusal) -> bool {
     ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"].contains(&refusal.code.as_str())
 }

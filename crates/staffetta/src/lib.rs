@@ -1,5 +1,6 @@
 //! The manager, the Fargate driver and their command line; the embedded servers for other clients.
 
+mod cidr;
 pub mod cli;
 pub mod config;
 mod container;
@@ -12,3 +13,4 @@ pub mod metrics;
 mod reach;
 mod registration;
 mod secrets;
+mod terminal;

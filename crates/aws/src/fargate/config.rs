@@ -126,7 +126,9 @@ impl FargateConfig {
         };
         check(!self.cluster.trim().is_empty(), "cluster", "must name the ECS cluster");
         check(!self.subnets.is_empty(), "subnets", "must name at least one subnet");
-        check(self.subnets.len() <= 16, "subnets", "may name at most 16 subnets");
+        if let Some(message) = subnets_mistake(&self.subnets) {
+            check(false, "subnets", &message);
+        }
         check(self.security_groups.len() <= 5, "security_groups", "may name at most 5 security groups");
         check(!self.task_definition.trim().is_empty(), "task_definition", "must name a task definition");
         check(
@@ -163,11 +165,9 @@ impl FargateConfig {
         );
         if let Some(external_id) = &self.external_id {
             check(self.role_arn.is_some(), "external_id", "belongs to role_arn, which is not given");
-            check(
-                (2..=1224).contains(&external_id.len()) && external_id.chars().all(is_of_external_id),
-                "external_id",
-                "must have 2 to 1224 letters, digits and characters of _+=,.@:/-",
-            );
+            if let Some(message) = external_id_mistake(external_id) {
+                check(false, "external_id", message);
+            }
         }
         check(!self.ssh_user.trim().is_empty(), "ssh_user", "must not be empty");
         check(self.ssh_port != 0, "ssh_port", "must not be 0");
@@ -175,9 +175,16 @@ impl FargateConfig {
     }
 }
 
-/// STS's alphabet of external ids.
-fn is_of_external_id(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c)
+/// What STS does not take as an external id (AssumeRole).
+pub fn external_id_mistake(id: &str) -> Option<&'static str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
+    let good = (2..=1224).contains(&id.len()) && id.chars().all(fits);
+    (!good).then_some("must have 2 to 1224 letters, digits and characters of _+=,.@:/-")
+}
+
+/// What ECS does not take as a task's subnets (facts 1.1).
+pub fn subnets_mistake(subnets: &[String]) -> Option<String> {
+    (subnets.len() > 16).then(|| format!("has {}: a task may choose from at most 16", subnets.len()))
 }
 
 #[cfg(test)]

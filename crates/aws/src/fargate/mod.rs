@@ -21,7 +21,7 @@ mod task;
 
 pub use allowed::{Choice, NotAllowed, role_is_allowed, role_pattern_mistake};
 pub use calls::Calls;
-pub use config::{CapacityProvider, ConfigMistake, Credentials, FargateConfig};
+pub use config::{CapacityProvider, ConfigMistake, Credentials, FargateConfig, external_id_mistake, subnets_mistake};
 pub use connect::{ConnectError, Fargate, Regions};
 pub use explain::{Explanation, checks_of_doctor, explain};
 pub use phases::{Phase, phases};

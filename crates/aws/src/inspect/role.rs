@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::errors::CallError;
 use crate::session::Session;
 
-/// A role as GetRole has it.
+/// Whom a role trusts, as GetRole has it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Role {
+pub struct RoleTrust {
     /// With its path.
     pub arn: String,
     /// The trust policy.
@@ -15,7 +15,7 @@ pub struct Role {
 }
 
 /// A role of the caller's account by its name, which has no path; none if there is none. Needs `iam:GetRole`.
-pub async fn role(session: &Session, name: &str) -> Result<Option<Role>, CallError> {
+pub async fn role(session: &Session, name: &str) -> Result<Option<RoleTrust>, CallError> {
     let question = [("RoleName".to_owned(), name.to_owned())];
     let answer = match session.query("iam", "2010-05-08", "GetRole", &question).await {
         Err(CallError::Refused(refusal)) if refusal.code.starts_with("NoSuchEntity") => return Ok(None),
@@ -25,7 +25,7 @@ pub async fn role(session: &Session, name: &str) -> Result<Option<Role>, CallErr
     let trust = serde_json::from_str(&percent_decoded(role.text("AssumeRolePolicyDocument")));
     let trust =
         trust.map_err(|error| CallError::NoAnswer(format!("not understood: trust policy of {name}: {error}")))?;
-    Ok(Some(Role { arn: role.text("Arn").to_owned(), trust }))
+    Ok(Some(RoleTrust { arn: role.text("Arn").to_owned(), trust }))
 }
 
 /// IAM encodes policies by RFC 3986. What is no code stays as it is.

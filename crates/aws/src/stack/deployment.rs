@@ -28,7 +28,8 @@ pub enum ManagerMode {
     Each,
     /// One ECS service for all, which may only take the environments' manager roles.
     Shared(Place),
-    /// A machine of somebody's own: `principal` (the ARN of a role or user) may take the environments' manager roles.
+    /// A machine of somebody's own: `principal` (the ARN of a role or user) may take the environments' manager roles. No
+    /// token is `Made`: nothing here would start a manager with it.
     Own { principal: String },
 }
 
@@ -100,7 +101,8 @@ pub struct Environment {
     pub cache: Option<CacheBucket>,
     /// Shared and own managers: what they bring when they take this environment's manager role.
     pub external_id: Option<String>,
-    /// Where a manager of another VPC comes from; none is the manager's security group.
+    /// A block of IPv4 that a manager of another VPC comes from; none is the manager's security group. A manager of
+    /// somebody's own has one.
     pub manager_cidr: Option<String>,
 }
 

@@ -42,15 +42,6 @@ pub(super) fn environment_template(deployment: &Deployment, environment: &Enviro
     template.json()
 }
 
-/// True where the manager's security group stands in the environment's own stack; else it is a parameter, or not used.
-fn has_manager_group(deployment: &Deployment, environment: &Environment) -> bool {
-    match deployment.manager {
-        ManagerMode::Each => true,
-        ManagerMode::Shared(_) => false,
-        ManagerMode::Own { .. } => environment.manager_cidr.is_none(),
-    }
-}
-
 /// Whether the stack has to be told the group of the shared manager.
 pub(super) fn takes_manager_group(deployment: &Deployment, environment: &Environment) -> bool {
     matches!(deployment.manager, ManagerMode::Shared(_)) && environment.manager_cidr.is_none()
@@ -62,7 +53,7 @@ fn security_groups(template: &mut Template, deployment: &Deployment, environment
     let vpc = &environment.place.vpc;
     let name = deployment.environment_name(environment);
     let group = json!({"Ref": MANAGER_SECURITY_GROUP});
-    if has_manager_group(deployment, environment) {
+    if matches!(deployment.manager, ManagerMode::Each) {
         let properties = json!({"GroupDescription": format!("The manager of {name}"), "VpcId": vpc});
         template.resource(MANAGER_SECURITY_GROUP, "AWS::EC2::SecurityGroup", properties);
         template.output(MANAGER_SECURITY_GROUP, "For the manager: opens port 22 of the tasks", group.clone());
@@ -75,7 +66,6 @@ fn security_groups(template: &mut Template, deployment: &Deployment, environment
         "IpProtocol": "tcp", "FromPort": SSH, "ToPort": SSH, "Description": "SSH from the manager",
     });
     match (&environment.manager_cidr, &deployment.manager) {
-        (Some(cidr), _) if cidr.contains(':') => rule["CidrIpv6"] = json!(cidr),
         (Some(cidr), _) => rule["CidrIp"] = json!(cidr),
         (None, manager) => {
             rule["SourceSecurityGroupId"] = group;

@@ -70,6 +70,19 @@ impl Deployment {
         }
     }
 
+    /// `ci-manager-access`: the stack of what the environments let in of a shared manager.
+    pub fn manager_access_name(&self) -> String {
+        format!("{}-manager-access", self.name)
+    }
+
+    /// Where an environment's token is: with its manager; of a machine of somebody's own, with the environment.
+    pub fn token_place<'a>(&'a self, environment: &'a Environment) -> &'a Place {
+        match &self.manager {
+            ManagerMode::Shared(place) => place,
+            ManagerMode::Each | ManagerMode::Own { .. } => &environment.place,
+        }
+    }
+
     pub fn job_role_name(&self, environment: &Environment) -> String {
         format!("{}-job", self.environment_name(environment))
     }

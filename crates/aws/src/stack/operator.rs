@@ -4,6 +4,7 @@
 use super::by_cloudformation::{BUCKET, SECRET, arns_of, by_cloudformation};
 use super::deployment::{Deployment, Environment, Place};
 use super::names::arn;
+use super::other_managers::other_managers;
 use super::policy::{Condition, Statement};
 use super::roles::{ManagerWork, RESOURCE_ACCOUNT, ecr_repository, manager_statements, manager_work, token_secret_arn};
 use super::stacks::{Stack, stacks};
@@ -76,6 +77,7 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
         |resource: &dyn Fn(&Environment) -> String| environments.iter().map(|it| resource(it)).collect::<Vec<_>>();
     let task_images = environments.iter().map(|environment| deployment.task_image(environment));
     let images = task_images.chain(managers.iter().map(|manager| deployment.manager_image(*manager)));
+    let tokens_here = deployment.environments.iter().filter(|it| is_here(deployment.token_place(it)));
     let made_secrets = arns_of(stacks, SECRET);
     let cache_buckets = arns_of(stacks, BUCKET);
     let accounts = environments.iter().map(|it| it.place.account.clone()).collect::<Vec<_>>();
@@ -102,6 +104,16 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
             ],
             stack_arns.clone(),
             "`deploy` makes, changes, watches and deletes the stacks of this deployment",
+        ),
+        statement(
+            "LookForOtherManagers",
+            &["cloudformation:DescribeStacks"],
+            other_managers(deployment)
+                .iter()
+                .filter(|other| is_here(&other.place) && stacks.iter().all(|stack| stack.name != other.name))
+                .map(|other| stack_arn(&other))
+                .collect(),
+            "managers that stand from a time with another `manager` are told before anything is changed",
         ),
         statement(
             "TagStacks",
@@ -135,6 +147,18 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
             "the capacity providers of the cluster",
         ),
         statement(
+            "LookAtManagers",
+            &["ecs:DescribeServices"],
+            managers
+                .iter()
+                .map(|manager| {
+                    let name = deployment.manager_name(*manager);
+                    arn(manager.place(), "ecs", &format!("service/{name}/{name}"))
+                })
+                .collect(),
+            "whether the manager runs, and ECS's words if it does not",
+        ),
+        statement(
             "LookAtDefinitions",
             &["ecs:DescribeTaskDefinition", "logs:DescribeLogGroups"],
             anywhere(),
@@ -162,13 +186,7 @@ fn own_calls(deployment: &Deployment, stacks: &[&Stack], is_here: &dyn Fn(&Place
         statement(
             "LookAtTokens",
             &["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"],
-            managers
-                .iter()
-                .flat_map(|manager| {
-                    let environments = deployment.environments_of(*manager).into_iter();
-                    environments.map(|it| token_secret_arn(deployment, manager.place(), it))
-                })
-                .collect(),
+            tokens_here.map(|it| token_secret_arn(deployment, deployment.token_place(it), it)).collect(),
             "`apply` looks whether the runner token is there; `doctor` reads it and asks GitLab about it",
         ),
         statement(

@@ -24,6 +24,16 @@ pub struct Stack {
     pub tags: Vec<(String, String)>,
 }
 
+impl Stack {
+    /// The stacks whose outputs it takes.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().filter_map(|parameter| match &parameter.value {
+            ParameterValue::Output { stack, .. } => Some(stack.as_str()),
+            ParameterValue::DesiredCount => None,
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StackKind {
     /// Cluster, log group, security groups, roles, task definition, repository, bucket of one environment.
@@ -60,10 +70,9 @@ pub const MANAGER_SECURITY_GROUP: &str = "ManagerSecurityGroup";
 /// The stacks of a deployment, in the order in which they are made: each needs only outputs and roles of those before it.
 pub fn stacks(deployment: &Deployment, config: &ConfigText) -> Vec<Stack> {
     let mut stacks = Vec::new();
-    let access = |place| format!("{}-access", deployment.manager_name(ManagerOf::All(place)));
     if let ManagerMode::Shared(place) = &deployment.manager {
         stacks.push(Stack {
-            name: access(place),
+            name: deployment.manager_access_name(),
             place: place.clone(),
             kind: StackKind::ManagerAccess,
             template: access_template(deployment, place),
@@ -73,8 +82,8 @@ pub fn stacks(deployment: &Deployment, config: &ConfigText) -> Vec<Stack> {
     }
     for environment in &deployment.environments {
         let group = match &deployment.manager {
-            ManagerMode::Shared(place) if takes_manager_group(deployment, environment) => {
-                Some(output(MANAGER_SECURITY_GROUP, access(place), MANAGER_SECURITY_GROUP))
+            ManagerMode::Shared(_) if takes_manager_group(deployment, environment) => {
+                Some(output(MANAGER_SECURITY_GROUP, deployment.manager_access_name(), MANAGER_SECURITY_GROUP))
             }
             _ => None,
         };
@@ -90,7 +99,7 @@ pub fn stacks(deployment: &Deployment, config: &ConfigText) -> Vec<Stack> {
     for manager in deployment.managers() {
         let (environment, group_from) = match manager {
             ManagerOf::One(environment) => (Some(environment), deployment.environment_name(environment)),
-            ManagerOf::All(place) => (None, access(place)),
+            ManagerOf::All(_) => (None, deployment.manager_access_name()),
         };
         let count = Parameter { name: DESIRED_COUNT.to_owned(), value: ParameterValue::DesiredCount };
         let task_groups = deployment.environments_of(manager).into_iter().map(|environment| {

@@ -8,7 +8,7 @@ use aws::AssumedRole;
 use aws::stack::{Operator, Statement, document, managed_policies, operators, roles};
 use serde_json::{Value, json};
 
-use crate::options::{ACCOUNT, environment, every_option, full, shared, stacks_of, usual};
+use crate::options::{ACCOUNT, environment, every_option, full, own, shared, stacks_of, usual};
 
 /// What the handlers of our types may call, and never do for our templates.
 const NOT_NEEDED: [(&str, &str); 45] = [
@@ -182,6 +182,38 @@ fn what_is_in_other_accounts_is_for_the_roles_there() {
     {
         let text = document(&operator.statements).to_string();
         assert!(!text.contains(&format!("cluster/{other}")), "{text}");
+    }
+}
+
+/// Also where no stack has a manager, and where the manager is in another account.
+#[test]
+fn doctor_may_read_the_token_of_every_environment_where_it_is() {
+    let mut apart = shared();
+    for environment in &mut apart.environments {
+        environment.place.account = "222222222222".into();
+    }
+    for (deployment, secrets) in [
+        (
+            usual(),
+            ["ci-dev-runner-token-??????", "ci-production-runner-token-??????", "ci-staging-runner-token-??????"]
+                .to_vec(),
+        ),
+        (
+            apart,
+            ["ci-dev-runner-token-??????", "ci-production-runner-token-??????", "ci-staging-runner-token-??????"]
+                .to_vec(),
+        ),
+        (own(None), vec!["gitlab/dev-AbCdEf"]),
+    ] {
+        let operators = operators(&deployment);
+        let statements = operators.iter().flat_map(|operator| &operator.statements);
+        let reads: Vec<_> = statements
+            .filter(|statement| statement.actions.contains(&"secretsmanager:GetSecretValue"))
+            .flat_map(|statement| statement.resources.clone())
+            .collect();
+        let expected =
+            secrets.iter().map(|secret| format!("arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:{secret}"));
+        assert_eq!(reads, expected.collect::<Vec<_>>());
     }
 }
 

@@ -112,10 +112,7 @@ async fn a_role_that_is_not_given_ends_the_launch_at_once_with_what_to_check() {
     let fargate = ecs.connect(&FargateConfig { role: Some(role()), ..ecs.config() }).await;
     let error = fargate.run_task(&launch("t"), |waiting| panic!("{waiting}"), pending()).await.expect_err("no role");
     let LaunchError::Refused { reason, fix, failure, perhaps_started: false } = error else { panic!("{error}") };
-    assert!(
-        reason.starts_with(&format!("AWS does not give this runner the role {ROLE} (AccessDenied: User: ")),
-        "{reason}"
-    );
+    assert!(reason.starts_with(&format!("AWS does not give the role {ROLE} (AccessDenied: User: ")), "{reason}");
     assert!(fix.contains("trust policy") && fix.contains("sts:TagSession") && fix.contains(ROLE), "{fix}");
     assert_eq!(failure, SystemFailure::Configuration);
     assert_eq!(ecs.calls("RunTask").len(), 0);

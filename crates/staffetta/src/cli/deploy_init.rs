@@ -83,7 +83,7 @@ pub struct Arguments {
     /// The image of the tasks
     #[arg(long, value_name = "[ENVIRONMENT=]IMAGE")]
     image: Vec<String>,
-    /// A secret that has the runner's token, for one environment
+    /// A secret that has the runner's token, for one environment; needed with --manager own
     #[arg(long, value_name = "ENVIRONMENT=ARN")]
     runner_token_secret: Vec<String>,
     /// The network of a manager that is in another VPC than the tasks
@@ -253,7 +253,6 @@ async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
         ..Question::new("--gitlab-url", "Address of GitLab, such as https://gitlab.example.com")
     };
     let gitlab_url = questions.answer(arguments.gitlab_url.clone(), url).await?;
-    let scope = scope(arguments, asks).await?;
     let environments = environments(arguments, &mut questions).await?;
     let scoped = |flag, given| Scoped::of(flag, given, &environments);
     let (accounts, regions) = (scoped("--account", &arguments.account)?, scoped("--region", &arguments.region)?);
@@ -281,6 +280,7 @@ async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
         }
         Mode::Each | Mode::Shared => String::new(),
     };
+    let scope = scope(arguments, asks && mode != Mode::Own).await?;
     let (vpcs, subnets) = (scoped("--vpc", &arguments.vpc)?, scoped("--subnets", &arguments.subnets)?);
     let (roles, images) = (scoped("--deploy-role", &arguments.deploy_role)?, scoped("--image", &arguments.image)?);
     let secrets = scoped("--runner-token-secret", &arguments.runner_token_secret)?;
@@ -305,6 +305,12 @@ async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
         } else {
             cidrs.of_environment(name)
         };
+        let runner_token_secret = match mode {
+            Mode::Own => {
+                Some(questions.about(name, &secrets, "ARN of the secret with the runner token", None, &|_| true).await?)
+            }
+            Mode::Each | Mode::Shared => secrets.of_environment(name),
+        };
         tables.push(Environment {
             name: name.clone(),
             account: accounts.only_for(name).filter(|own| *own != account),
@@ -314,7 +320,7 @@ async fn answers(arguments: &Arguments) -> anyhow::Result<Answers> {
             subnets,
             assign_public_ip: arguments.assign_public_ip,
             image: images.of_environment(name),
-            runner_token_secret: secrets.of_environment(name),
+            runner_token_secret,
             manager_cidr,
         });
     }

@@ -1,6 +1,6 @@
 //! `staffetta doctor`: what stops jobs before they run.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::PoisonError;
@@ -76,6 +76,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let signals = stop_at_signals(wishes.stop.clone(), enough.clone())?;
     let progress = progress(&names);
+    if !io::stderr().is_terminal() {
+        // Nothing turns there, and a network that swallows everything takes half a minute.
+        eprintln!("Looking at {}", names.join(", "));
+    }
     let colours = terminal::colours(&io::stdout());
     let mut blocks: Vec<Option<Vec<Finding>>> = names.iter().map(|_| None).collect();
     let mut shown = 0;

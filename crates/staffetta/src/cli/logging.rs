@@ -1,7 +1,7 @@
 //! The manager's own log: to standard error, in the format and at the level that `config.toml` names.
 
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 
 use tracing::Level;
@@ -12,12 +12,12 @@ use tracing_subscriber::{EnvFilter, Registry};
 
 use super::log_format::KeyValue;
 use crate::config::LogFormat;
-use crate::metrics;
+use crate::{metrics, terminal};
 
 /// Says everything of ours at `level` and only what is wrong of the libraries. `STAFFETTA_LOG` overrides it,
 /// in the syntax of tracing's `EnvFilter`.
 pub fn start(format: LogFormat, level: Level) {
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = terminal::colours(&io::stderr());
     start_with(BoxMakeWriter::new(io::stderr), colours, format, level);
 }
 

@@ -13,9 +13,9 @@ use toml_edit::{Array, Value};
 
 use super::{FAILED, INTERRUPTED};
 use crate::config;
-use crate::registration::ask;
 use crate::registration::new_entry::{Setting, Template};
 use crate::registration::register::{Access, Done, Failure, Order, is_authentication_token, register};
+use crate::registration::{PERSONAL_ACCESS_TOKEN, ask};
 
 /// Register a runner in GitLab and write its [[runners]] entry
 #[derive(Debug, Args)]
@@ -269,7 +269,7 @@ impl Tokens {
             tokens = Self {
                 runner: variable("CI_SERVER_TOKEN").map(SecretString::from),
                 registration: variable("REGISTRATION_TOKEN").map(SecretString::from),
-                personal: variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from),
+                personal: variable(PERSONAL_ACCESS_TOKEN).map(SecretString::from),
             };
         }
         if tokens.personal.is_some() && (tokens.runner.is_some() || tokens.registration.is_some()) {
@@ -572,7 +572,7 @@ mod tests {
 
     #[test]
     fn a_token_that_is_a_flag_beats_those_in_the_environment() {
-        let (runner, personal) = (("CI_SERVER_TOKEN", "glrt-a"), ("GITLAB_PERSONAL_ACCESS_TOKEN", "glpat-a"));
+        let (runner, personal) = (("CI_SERVER_TOKEN", "glrt-a"), (PERSONAL_ACCESS_TOKEN, "glpat-a"));
         let given = |tokens: [&str; 3]| Ok(tokens.map(str::to_owned));
         assert_eq!(tokens(&["--pat", "glpat-b"], &[runner]), given(["", "", "glpat-b"]));
         assert_eq!(tokens(&["--token", "glrt-b"], &[runner, personal]), given(["glrt-b", "", ""]));

@@ -10,6 +10,7 @@ use job::secret::{ExposeSecret, SecretString};
 
 use super::register::{secret, variable};
 use super::{FAILED, UNUSABLE};
+use crate::registration::PERSONAL_ACCESS_TOKEN;
 use crate::registration::entries::{self, Entry, Given};
 use crate::registration::register::is_no;
 use crate::registration::renew::{By, Failure, renew};
@@ -49,7 +50,7 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let selected = select(&arguments, entries::load(&arguments.config)?)?;
     let personal = arguments.pat.clone().filter(|token| !token.expose_secret().is_empty());
-    let personal = personal.or_else(|| variable("GITLAB_PERSONAL_ACCESS_TOKEN").map(SecretString::from));
+    let personal = personal.or_else(|| variable(PERSONAL_ACCESS_TOKEN).map(SecretString::from));
     let mut worst = 0;
     for entry in selected {
         match reset(&arguments, &entry, personal.as_ref()).await {

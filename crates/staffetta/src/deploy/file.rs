@@ -16,7 +16,7 @@ use crate::config::read::{in_order, parse, read_text};
 use crate::config::section::{Report, STAFFETTA_TOML, Section};
 use crate::config::{self, Mistakes, Remark};
 pub use environment::name_mistake;
-use environment::{architecture, environment, image, retention, tags};
+use environment::{RETENTION_DAYS, architecture, environment, image, retention, tags};
 use place::{Defaults, defaults, iam_arn, place};
 pub use place::{is_account, is_id, is_region};
 pub use sizes::is_fargate_size;
@@ -65,9 +65,9 @@ fn deployment(mut section: Section) -> (Deployment, Option<RunnerScope>) {
         section.wrong("name", &mistake);
     }
     let gitlab_url = gitlab_url(&mut section);
-    let runner_scope = runner_scope(&mut section);
     let defaults = defaults(&mut section);
     let mode = section.one_of("manager", MODES).unwrap_or(Mode::Each);
+    let runner_scope = runner_scope(&mut section, mode);
     let principal = principal(&mut section, mode);
     let tags = tags(&mut section);
     let (service, shared_place) = manager_service(&mut section, mode, &defaults);
@@ -109,11 +109,16 @@ fn gitlab_url(section: &mut Section) -> String {
     url
 }
 
-fn runner_scope(section: &mut Section) -> Option<RunnerScope> {
+fn runner_scope(section: &mut Section, mode: Mode) -> Option<RunnerScope> {
     let group = section.at_least_one("gitlab_group");
     let project = section.at_least_one("gitlab_project");
     if group.is_some() && project.is_some() {
         section.wrong("gitlab_project", "and `gitlab_group` are both given: runners belong to one of them");
+    }
+    for key in ["gitlab_group", "gitlab_project"] {
+        if mode == Mode::Own && section.contains(key) {
+            section.wrong(key, "is for runners that `apply` makes, but `manager` is \"own\": leave it out");
+        }
     }
     let of_group = group.map(|group_id| RunnerScope::Group { group_id });
     of_group.or(project.map(|project_id| RunnerScope::Project { project_id }))
@@ -167,7 +172,7 @@ fn manager_service(
         memory: 512,
         architecture: aws::stack::Architecture::X86_64,
         concurrent: 10,
-        log_retention_days: 30,
+        log_retention_days: RETENTION_DAYS,
         permissions_boundary: None,
     };
     let Some(mut table) = section.section("manager_service") else {

@@ -96,7 +96,8 @@ name = {name}
 gitlab_url = {url}
 
 # The group or project (its id) whose runners `staffetta deploy apply` makes, with a personal access token of the scope
-# create_runner in GITLAB_PERSONAL_ACCESS_TOKEN. Without it, give apply each runner's token. No default.
+# create_runner in GITLAB_PERSONAL_ACCESS_TOKEN. Without it, give apply each runner's token. Not with a manager of your own.
+# No default.
 {group}
 {project}
 
@@ -184,7 +185,8 @@ subnets = {subnets}
 
 # The tags of the runner in GitLab; by default the environment's name.
 #runner_tags = ["{name}"]
-# A secret in Secrets Manager whose text is the runner's token. By default `apply` makes one.
+# A secret in Secrets Manager whose text is the runner's token. By default `apply` makes one; with a manager of your own it
+# makes none.
 {token}
 
 # FARGATE, FARGATE_SPOT or both. Tasks are spread by weight; a weight of 0 is tried when the others have no room.

@@ -1,13 +1,19 @@
 //! What `apply` and `destroy` tell while they work: a line for each event, or a JSON object.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use aws::stack::Stack;
 use aws::stack::cloudformation::Event;
 use serde::Serialize;
 
+use super::apply::Applied;
 use super::cause::Cause;
 use super::ready::Missing;
+use crate::terminal;
+
+/// CloudFormation compares the file with what it was told last, and not with what there is.
+pub const NO_CHANGE: &str = "No change: the stacks are as the file says. What was changed or deleted by hand CloudFormation does \
+                             not see: `staffetta doctor` looks, and docs/deploy.md says what to do.";
 
 /// One thing to tell. With `--json` it is an object whose `event` is the name below.
 #[derive(Debug, Serialize)]
@@ -47,8 +53,8 @@ pub enum Told<'a> {
     },
     /// How each stack is in the end. `status` is CloudFormation's word, none for a stack that is not there.
     State { stack: &'a str, account: &'a str, region: &'a str, status: Option<&'a str> },
-    /// `apply` came to its end. `missing` is what managers and jobs wait for.
-    End { changed: bool, missing: &'a [Missing] },
+    /// `apply` came to its end.
+    End(&'a Applied),
     /// `destroy` came to its end, and this is not deleted.
     Left { what: &'a [String] },
 }
@@ -79,19 +85,20 @@ pub struct Progress {
     colours: bool,
     /// Name and region of the stack on which CloudFormation works now.
     working: Option<(String, String)>,
+    /// The stack and the name of a change set that is not executed yet.
+    asked_for: Option<(String, String)>,
 }
 
 impl Progress {
     pub fn new(json: bool) -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { json, colours: !json && wanted && io::stdout().is_terminal(), working: None }
+        Self { json, colours: !json && terminal::colours(&io::stdout()), working: None, asked_for: None }
     }
 
     pub fn tell(&mut self, told: &Told) {
         match told {
             Told::Stack { stack, region, .. } => self.working = Some(((*stack).to_owned(), (*region).to_owned())),
             Told::Done { .. } | Told::Failed { .. } => self.working = None,
-            Told::Resource { .. } | Told::Note { .. } | Told::State { .. } | Told::End { .. } | Told::Left { .. } => {}
+            Told::Resource { .. } | Told::Note { .. } | Told::State { .. } | Told::End(_) | Told::Left { .. } => {}
         }
         let line = match self.json {
             true => serde_json::to_string(told).unwrap_or_default(),
@@ -114,6 +121,15 @@ impl Progress {
 
     pub fn note(&mut self, text: &str) {
         self.tell(&Told::Note { text });
+    }
+
+    /// From now on there may be this change set of this stack, and nobody else deletes it.
+    pub fn asks_for(&mut self, change_set: Option<(&str, &str)>) {
+        self.asked_for = change_set.map(|(stack, name)| (stack.to_owned(), name.to_owned()));
+    }
+
+    pub fn asked_for(&self) -> Option<(&str, &str)> {
+        self.asked_for.as_ref().map(|(stack, name)| (stack.as_str(), name.as_str()))
     }
 
     /// The stack that goes on without us, if any: its name and region.
@@ -170,16 +186,61 @@ fn text(told: &Told, colours: bool) -> String {
         Told::State { stack, account, region, status } => {
             format!("  {stack} ({account}, {region}): {}", status.unwrap_or("not there"))
         }
-        Told::End { changed: false, missing: [] } => "No change: everything is as the file says.".to_owned(),
-        Told::End { missing: [], .. } => "Done. `staffetta doctor` looks whether jobs can run.".to_owned(),
-        Told::End { changed, missing } => {
-            let known = if *changed { "Done" } else { "No change: the stacks are as the file says" };
-            let mut text = format!("{known}. Before jobs run, this is missing:");
-            for Missing { what, commands, .. } in *missing {
-                text.push_str(&format!("\n  {what}\n    {}", commands.join("\n    ")));
-            }
-            text + "\nThen run `staffetta deploy apply` again: it starts the managers that wait."
-        }
+        Told::End(applied) => end(applied),
         Told::Left { what } => format!("Deleted. Not deleted:\n  {}", what.join("\n  ")),
+    }
+}
+
+/// Whether all is as the file says; then what does not run yet, and what it needs.
+fn end(Applied { changed, held, waiting, missing }: &Applied) -> String {
+    let mut text = match (held.is_empty(), waiting.is_empty() && missing.is_empty(), changed) {
+        (true, true, false) => return NO_CHANGE.to_owned(),
+        (true, true, true) => return "Done. `staffetta doctor` looks whether jobs can run.".to_owned(),
+        (true, false, false) => "No change: the stacks are as the file says.".to_owned(),
+        (true, false, true) => "Done: the stacks are as the file says.".to_owned(),
+        (false, ..) => format!("Not as the file says: {}, as long as something is missing.", held.join(", ")),
+    };
+    if !waiting.is_empty() {
+        text.push_str(&format!(" No manager runs yet in {}.", waiting.join(", ")));
+    }
+    if !missing.is_empty() {
+        text.push_str("\nBefore jobs run as the file says, this is missing:");
+    }
+    for Missing { what, commands, .. } in missing {
+        text.push_str(&format!("\n  {what}\n    {}", commands.join("\n    ")));
+    }
+    let then = match (held.is_empty(), waiting.is_empty()) {
+        (true, true) => "Then `staffetta doctor` looks whether jobs can run.",
+        (false, true) => "Then run `staffetta deploy apply` again: it changes what stayed.",
+        (_, false) => "Then run `staffetta deploy apply` again: it starts the managers that wait.",
+    };
+    format!("{text}\n{then}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_says_what_is_not_as_the_file_says_and_what_does_not_run() {
+        let told = |held: &[&str], waiting: &[&str], missing: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let missing = missing.iter().map(|what| Missing {
+                stack: "ci-dev".into(),
+                what: (*what).to_owned(),
+                commands: vec!["docker push".into()],
+            });
+            end(&Applied { changed: false, held: names(held), waiting: names(waiting), missing: missing.collect() })
+        };
+        assert_eq!(told(&[], &[], &[]), NO_CHANGE);
+        for (text, words) in [
+            (told(&["m"], &[], &["image"]), "Not as the file says: m, as long as something is missing.\n"),
+            (told(&["m"], &[], &["image"]), "\n  image\n    docker push\nThen run `staffetta deploy apply` again"),
+            (told(&[], &["m"], &["image"]), "the stacks are as the file says. No manager runs yet in m.\n"),
+            (told(&[], &["m"], &[]), "No manager runs yet in m.\nThen run `staffetta deploy apply` again"),
+            (told(&[], &[], &["image"]), "Then `staffetta doctor` looks"),
+        ] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
     }
 }

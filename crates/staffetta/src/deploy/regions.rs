@@ -71,6 +71,27 @@ const REGIONS: [Region; 38] = [
     priced("us-west-2", (0.04048, 0.004445), (0.01269464, 0.00139396)),
 ];
 
+/// Where AWS says of no Fargate Spot that it can be bought. By AWS's announcement of 2020-10-26 ("AWS Fargate Spot for Amazon ECS
+/// now supported in AWS CloudFormation") FARGATE_SPOT is wherever Fargate is, and no page of AWS names a region without it; but in
+/// September 2026 the page "AWS Fargate Pricing" had no row for these under Fargate Spot.
+const SPOT_DOUBTFUL: [&str; 15] = [
+    "ap-east-2",
+    "ap-northeast-3",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ap-southeast-5",
+    "ap-southeast-6",
+    "ap-southeast-7",
+    "ca-west-1",
+    "cn-north-1",
+    "cn-northwest-1",
+    "eu-central-2",
+    "eu-south-2",
+    "il-central-1",
+    "me-central-1",
+    "mx-central-1",
+];
+
 fn find(name: &str) -> Option<&'static Region> {
     REGIONS.iter().find(|region| region.name == name)
 }
@@ -83,9 +104,9 @@ pub fn is_known(region: &str) -> bool {
     find(region).is_some()
 }
 
-/// Whether AWS is known to sell Fargate Spot in a region.
-pub fn sells_spot(region: &str) -> bool {
-    spot(region).is_some()
+/// Whether a known region may be without Fargate Spot.
+pub fn is_spot_doubtful(region: &str) -> bool {
+    SPOT_DOUBTFUL.contains(&region)
 }
 
 pub fn on_demand(region: &str) -> Option<Rate> {

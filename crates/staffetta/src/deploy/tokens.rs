@@ -12,11 +12,8 @@ use job::secret::{ExposeSecret, SecretString};
 
 use super::file::Loaded;
 use crate::config::Certificates;
-use crate::registration::ask;
 use crate::registration::register::is_no;
-
-/// The token of a person, as `staffetta register` knows it.
-const PERSONAL: &str = "GITLAB_PERSONAL_ACCESS_TOKEN";
+use crate::registration::{PERSONAL_ACCESS_TOKEN as PERSONAL, ask};
 
 /// What stands outside.
 pub struct Outside<'a> {
@@ -30,7 +27,7 @@ pub struct Outside<'a> {
 
 /// What is to be done about an environment's token.
 #[derive(Debug)]
-pub enum Plan {
+pub enum TokenStep {
     /// It is there.
     Nothing,
     /// GitLab knows this token: to be stored. And where it came from.
@@ -48,21 +45,21 @@ pub async fn look(
     loaded: &Loaded,
     environment: &Environment,
     outside: &Outside<'_>,
-) -> anyhow::Result<Plan> {
+) -> anyhow::Result<TokenStep> {
     let deployment = &loaded.deployment;
     if let RunnerToken::Secret(_) = environment.runner_token {
-        return Ok(Plan::Nothing);
+        return Ok(TokenStep::Nothing);
     }
     let secret = deployment.token_secret(environment);
     let looked = runner_secret(session, &secret).await;
     match looked.with_context(|| format!("whether the secret {secret} has a token cannot be seen"))? {
-        RunnerSecret::Stored => return Ok(Plan::Nothing),
+        RunnerSecret::Stored => return Ok(TokenStep::Nothing),
         RunnerSecret::Absent => return Err(anyhow!("there is no secret {secret}: its manager's stack makes it")),
         RunnerSecret::Empty => {}
     }
     let (token, from) = match source(environment, loaded.runner_scope, outside) {
-        Source::Make(personal, scope) => return Ok(Plan::Make(personal, scope)),
-        Source::Nobody(advice) => return Ok(Plan::Missing(advice)),
+        Source::Make(personal, scope) => return Ok(TokenStep::Make(personal, scope)),
+        Source::Nobody(advice) => return Ok(TokenStep::Missing(advice)),
         Source::Variable(token) => (token, "the environment"),
         Source::Ask => {
             let url = &deployment.gitlab_url;
@@ -71,8 +68,8 @@ pub async fn look(
         }
     };
     match try_at_gitlab(&client(&deployment.gitlab_url, outside.file)?, &token).await? {
-        Some(refusal) => Ok(Plan::Missing(format!("the token from {from} is no good: {refusal}"))),
-        None => Ok(Plan::Store(token, from)),
+        Some(refusal) => Ok(TokenStep::Missing(format!("the token from {from} is no good: {refusal}"))),
+        None => Ok(TokenStep::Store(token, from)),
     }
 }
 
@@ -83,13 +80,13 @@ pub enum Provided {
     There,
     /// It is there now: where it came from.
     Stored(&'static str),
-    /// As in [`Plan`].
+    /// As in [`TokenStep`].
     Missing(String),
 }
 
 /// To be waited for to the end: a runner that is made and forgotten has a token that nobody knows.
 pub async fn provide(
-    plan: Plan,
+    step: TokenStep,
     session: &Session,
     deployment: &Deployment,
     environment: &Environment,
@@ -97,14 +94,14 @@ pub async fn provide(
 ) -> anyhow::Result<Provided> {
     let secret = deployment.token_secret(environment);
     let cannot_store = || format!("the token cannot be stored in {secret}");
-    match plan {
-        Plan::Nothing => Ok(Provided::There),
-        Plan::Missing(why) => Ok(Provided::Missing(why)),
-        Plan::Store(token, from) => {
+    match step {
+        TokenStep::Nothing => Ok(Provided::There),
+        TokenStep::Missing(why) => Ok(Provided::Missing(why)),
+        TokenStep::Store(token, from) => {
             store_runner_token(session, &secret, &token).await.with_context(cannot_store)?;
             Ok(Provided::Stored(from))
         }
-        Plan::Make(personal, scope) => {
+        TokenStep::Make(personal, scope) => {
             let client = client(&deployment.gitlab_url, file)?;
             let registration = registration(deployment, environment);
             let made = match client.create_runner(&personal, scope, &registration).await {

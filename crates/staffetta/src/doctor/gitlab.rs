@@ -9,17 +9,16 @@ use job::secret::SecretString;
 
 use super::{Finding, Subject, Verdict, identity};
 use crate::config::Runner;
+use crate::registration::PERSONAL_ACCESS_TOKEN as PERSONAL;
 
 const REACHABLE: &str = "gitlab-reachable";
 const TOKEN: &str = "runner-token";
 const TAGS: &str = "runner-tags";
 const SETTINGS: &str = "runner-settings";
 
-const PERSONAL: &str = "GITLAB_PERSONAL_ACCESS_TOKEN";
-
-/// `personal` may read what the runner's owner set.
-pub async fn check(subject: &Subject, personal: Option<&SecretString>) -> Vec<Finding> {
-    let Runner { url, tls_ca_file, tls_cert_file, tls_key_file, shell, .. } = &subject.runner;
+/// Whether GitLab is reached, and the clock; the client if it is.
+async fn reach(runner: &Runner) -> (Vec<Finding>, Option<Client>) {
+    let Runner { url, tls_ca_file, tls_cert_file, tls_key_file, shell, .. } = runner;
     let client = Client::new(ClientConfig {
         tls_ca_file: tls_ca_file.clone(),
         tls_cert_file: tls_cert_file.clone(),
@@ -30,15 +29,27 @@ pub async fn check(subject: &Subject, personal: Option<&SecretString>) -> Vec<Fi
         Ok(client) => client,
         Err(error) => {
             let fix = "Correct `url` and the TLS files of the runner.";
-            return vec![Finding::bad(REACHABLE, error.to_string(), "No job comes.", fix)];
+            return (vec![Finding::bad(REACHABLE, error.to_string(), "No job comes.", fix)], None);
         }
     };
     let looked = client.look().await;
     let mut findings = vec![reachable(url, &looked)];
-    let Ok(seen) = looked else { return findings };
+    let Ok(seen) = looked else { return (findings, None) };
     let clock = seen.date.map(|date| identity::clock(url, date, SystemTime::now()));
     // AWS's clock says so as well.
     findings.extend(clock.filter(|clock| clock.verdict != Verdict::Good));
+    (findings, Some(client))
+}
+
+/// All that can be asked without knowing the token.
+pub async fn check_reach(runner: &Runner) -> Vec<Finding> {
+    reach(runner).await.0
+}
+
+/// `personal` may read what the runner's owner set.
+pub async fn check(subject: &Subject, personal: Option<&SecretString>) -> Vec<Finding> {
+    let (mut findings, client) = reach(&subject.runner).await;
+    let Some(client) = client else { return findings };
     let token = match &subject.token {
         Ok(token) => token,
         Err(reason) => {

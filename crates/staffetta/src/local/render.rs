@@ -20,6 +20,7 @@ use serde_json::json;
 use super::event::Event;
 use super::summary::{self, styled};
 use super::trace_lines::TraceLines;
+use crate::terminal::colours;
 
 /// How long an unfinished line may wait while several jobs write.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -47,8 +48,7 @@ impl Look {
     /// For standard output as it is. `NO_COLOR` counts if it is not empty.
     pub fn of_stdout(mode: Mode) -> Self {
         let terminal = io::IsTerminal::is_terminal(&io::stdout());
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { mode, terminal, colours: terminal && !refused && mode != Mode::Json }
+        Self { mode, terminal, colours: mode != Mode::Json && colours(&io::stdout()) }
     }
 }
 

@@ -10,3 +10,6 @@ pub mod new_version;
 pub mod old_tokens;
 pub mod register;
 pub mod renew;
+
+/// The variable with the token of a person, who may make and reset runners in GitLab.
+pub const PERSONAL_ACCESS_TOKEN: &str = "GITLAB_PERSONAL_ACCESS_TOKEN";

@@ -80,7 +80,19 @@ async fn each_way_to_run_managers_can_be_had_by_flags() {
         "--manager-cidr=10.1.0.0/16",
         "own.toml",
     ];
-    operator.staffetta(&with(&own)).await.good();
+    // `apply` makes no runners for it.
+    let without_group = |more: &[&'static str]| {
+        with(more).into_iter().filter(|flag| !flag.starts_with("--gitlab-group")).collect::<Vec<_>>()
+    };
+    let untold = operator.staffetta(&without_group(&own)).await;
+    assert!(untold.stderr.contains("--runner-token-secret: ARN of the secret"), "{}", untold.stderr);
+    let secrets = [
+        "--runner-token-secret=dev=arn:aws:secretsmanager:us-east-1:123456789012:secret:dev-AbCdEf",
+        "--runner-token-secret=staging=arn:aws:secretsmanager:us-east-1:123456789012:secret:staging-AbCdEf",
+        "--runner-token-secret=production=arn:aws:secretsmanager:us-east-1:123456789012:secret:production-AbCdEf",
+    ];
+    let own: Vec<_> = without_group(&own).into_iter().chain(secrets).collect();
+    operator.staffetta(&own).await.good();
     let deployment = file::load(&operator.path("own.toml")).expect("no mistakes").deployment;
     assert!(matches!(&deployment.manager, ManagerMode::Own { principal } if principal.ends_with("role/m")));
     assert_eq!(deployment.environments[2].manager_cidr.as_deref(), Some("10.1.0.0/16"));
@@ -123,9 +135,9 @@ async fn a_person_is_asked_for_what_is_not_given_and_again_for_what_cannot_be() 
         ("Name, with which", "relay"),
         ("Address of GitLab", "gitlab.example.com"),
         ("cannot be one", "https://gitlab.example.com"),
-        ("Id of the GitLab group", "42"),
         ("AWS region", "eu-west-1"),
         ("Who runs the managers", ""),
+        ("Id of the GitLab group", "42"),
         ("VPC of dev", "vpc-1"),
         ("Subnets, with commas, of dev", "subnet-1, subnet-2"),
         ("VPC of production [vpc-1]", ""),

@@ -117,13 +117,13 @@ async fn a_wrong_external_id_is_told_with_its_fix_and_the_other_environments_go_
     let mut manager = manager(&world, &[]);
     let log = manager.until_log("cannot list the runner's tasks").await;
     let role = role_of("staging", "222222222222");
-    assert!(log.contains(&format!("does not give this runner the role {role}")), "{log}");
+    assert!(log.contains(&format!("does not give the role {role}")), "{log}");
     let pipeline = world.pipeline(&in_all("  script: [echo it runs]")).await;
     world.finished(pipeline).await;
     let (staging, trace) = (world.job("staging"), world.trace("staging"));
     assert_eq!(staging.failure_reason.as_deref(), Some("runner_configuration_error"), "{trace}");
     for text in [
-        format!("AWS does not give this runner the role {role} (AccessDenied: User: "),
+        format!("AWS does not give the role {role} (AccessDenied: User: "),
         "its trust policy lets the manager's role do sts:AssumeRole with the external id".to_owned(),
         "external_id in [runners.fargate]".to_owned(),
     ] {

@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use super::place::{Defaults, check_iam_arn, external_id, iam_arn, place};
 use super::sizes::size;
+use crate::cidr::Cidr;
 use crate::config;
 use crate::config::section::{Found, Section};
 use crate::deploy::regions;
 
 const CPU_AND_MEMORY: (u32, u32) = (1024, 2048);
-const RETENTION_DAYS: u32 = 30;
+pub const RETENTION_DAYS: u32 = 30;
 /// What CloudWatch Logs takes (facts 10.1).
 const RETENTIONS: [u32; 22] =
     [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
@@ -72,10 +73,6 @@ fn check_name(section: &mut Section, name: &str) {
     if let Some(mistake) = name_mistake(name) {
         section.mistake(section.at, format!("the environment's name {name:?} {mistake}"));
     }
-    if name == "manager" || name == "manager-access" || name.ends_with("-manager") {
-        let message = format!("no environment can be called {name:?}: that is what managers' stacks are called");
-        section.mistake(section.at, message);
-    }
 }
 
 fn runner_tags(section: &mut Section, name: &str) -> Vec<String> {
@@ -104,7 +101,7 @@ fn capacity_providers(section: &mut Section, region: &str) -> Vec<CapacityProvid
         }
     }
     let spot = providers.iter().any(|provider| provider.name == "FARGATE_SPOT");
-    if spot && regions::is_known(region) && !regions::sells_spot(region) {
+    if spot && regions::is_spot_doubtful(region) {
         let (at, name) = (section.at, section.name_of(KEY));
         let message = format!(
             "`{name}` has FARGATE_SPOT, and AWS is not known to sell it in {region}: see that {{ name = \"FARGATE\" }} stands \
@@ -232,6 +229,8 @@ pub fn tags(section: &mut Section) -> BTreeMap<String, String> {
         let (key_length, value_length) = (key.chars().count(), found.value.chars().count());
         let why = if key.to_ascii_lowercase().starts_with("aws:") {
             "begins with aws:, which is AWS's own"
+        } else if key.starts_with("staffetta:") {
+            "begins with staffetta:, by which this program knows what is its own"
         } else if key.is_empty() || key_length > 128 || value_length > 256 {
             "must have a key of 1 to 128 characters and a value of at most 256"
         } else if !key.chars().chain(found.value.chars()).all(fits) {
@@ -262,12 +261,24 @@ fn runner_token(section: &mut Section) -> RunnerToken {
     const KEY: &str = "runner_token_secret";
     let Some(Found { value: arn, .. }) = section.filled_text(KEY) else { return RunnerToken::Made };
     let parts: Vec<_> = arn.splitn(7, ':').collect();
-    if !matches!(parts[..], ["arn", _, "secretsmanager", _, _, "secret", name] if !name.is_empty()) {
-        section.wrong(
+    let is_end = |end: &str| end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match parts[..] {
+        ["arn", _, "secretsmanager", _, _, "secret", name] if name.contains(':') => section.wrong(
+            KEY,
+            "names a part or a version of a secret: give the secret's own ARN, without what follows its name. Its whole text \
+             must be the token",
+        ),
+        // Policies name it, and to IAM nothing less is its ARN.
+        ["arn", _, "secretsmanager", _, _, "secret", name] if name.rsplit_once('-').is_some_and(|(_, end)| is_end(end)) => {}
+        ["arn", _, "secretsmanager", _, _, "secret", name] if !name.is_empty() => section.wrong(
+            KEY,
+            "lacks the end that Secrets Manager gave the ARN, such as -AbCdEf: `aws secretsmanager describe-secret` tells it",
+        ),
+        _ => section.wrong(
             KEY,
             "must be the ARN of a secret in Secrets Manager whose text is the token, such as \
              \"arn:aws:secretsmanager:eu-west-1:123456789012:secret:ci/dev-AbCdEf\"; the token itself does not belong here",
-        );
+        ),
     }
     RunnerToken::Secret(arn)
 }
@@ -275,16 +286,13 @@ fn runner_token(section: &mut Section) -> RunnerToken {
 fn manager_cidr(section: &mut Section) -> Option<String> {
     const KEY: &str = "manager_cidr";
     let cidr = section.filled_text(KEY)?.value;
-    let parsed = cidr.split_once('/').and_then(|(address, bits)| {
-        let address: std::net::Ipv4Addr = address.parse().ok()?;
-        let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
-        Some((u32::from(address), bits))
-    });
-    match parsed {
-        None => section.wrong(KEY, "must be a range of addresses, such as \"10.20.0.0/24\""),
-        Some((_, ..=7)) => section.wrong(KEY, "lets in most of the world: name the network of the manager"),
-        Some((address, bits)) if address.checked_shl(bits).unwrap_or(0) != 0 => {
-            section.wrong(KEY, "has bits behind its prefix: EC2 wants the first address of the range");
+    match Cidr::parse(&cidr) {
+        None => section.wrong(KEY, "must be a range of IPv4 addresses, such as \"10.20.0.0/24\""),
+        Some(block) if block.bits() < 8 => {
+            section.wrong(KEY, "lets in most of the world: name the network of the manager");
+        }
+        Some(block) if block.to_string() != cidr => {
+            section.wrong(KEY, &format!("has bits behind its prefix: write \"{block}\""));
         }
         Some(_) => {}
     }

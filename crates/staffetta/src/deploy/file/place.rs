@@ -1,6 +1,7 @@
 //! Where something runs, and names of things in AWS.
 
 use aws::AssumedRole;
+use aws::fargate::{external_id_mistake, subnets_mistake};
 use aws::stack::{Place, partition};
 
 use crate::config::keys;
@@ -92,8 +93,8 @@ fn subnets(section: &mut Section) -> Vec<String> {
     if let Some((_, subnet)) = twice {
         section.wrong("subnets", &format!("has {subnet} twice"));
     }
-    if subnets.len() > 16 {
-        section.wrong("subnets", &format!("has {}: a task may choose from at most 16", subnets.len()));
+    if let Some(mistake) = subnets_mistake(&subnets) {
+        section.wrong("subnets", &mistake);
     }
     subnets
 }
@@ -114,12 +115,11 @@ fn deploy_role(section: &mut Section, place: &Place) -> Option<AssumedRole> {
     Some(AssumedRole { arn: arn?, session_name, external_id, tags: Vec::new() })
 }
 
-/// 2 to 1,224 letters, digits and `_+=,.@:/-` (STS AssumeRole).
+/// In STS's alphabet.
 pub fn external_id(section: &mut Section, key: &'static str) -> Option<String> {
     let id = section.filled_text(key)?.value;
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
-    if !(2..=1224).contains(&id.len()) || !id.chars().all(fits) {
-        section.wrong(key, "must have 2 to 1224 letters, digits and _+=,.@:/-");
+    if let Some(mistake) = external_id_mistake(&id) {
+        section.wrong(key, mistake);
     }
     Some(id)
 }

@@ -1,6 +1,6 @@
 //! What holds between environments: nothing of one may reach another unnoticed.
 
-use aws::stack::{Deployment, Environment, JobRole, ManagerMode, Place, RunnerToken};
+use aws::stack::{Deployment, Environment, JobRole, ManagerMode, ManagerOf, Place, Role, RunnerToken, arn, roles};
 
 use crate::config::section::Section;
 
@@ -11,13 +11,109 @@ const BUCKET: usize = 63;
 pub fn check(section: &mut Section, deployment: &Deployment, lines: &[usize]) {
     let environments = || deployment.environments.iter().zip(lines);
     for (index, (environment, at)) in environments().enumerate() {
+        name_of_a_manager(section, deployment, environment, *at);
         bucket(section, deployment, environment, *at);
+        token(section, deployment, environment, *at);
+        secret_place(section, deployment, environment, *at);
+        brought_roles(section, deployment, environment, *at);
         network_path(section, deployment, environment, *at);
         for (earlier, _) in environments().take(index) {
             overlap(section, earlier, environment, *at);
         }
     }
     one_account(section, deployment, lines);
+}
+
+/// The stacks of managers are not those of environments.
+fn name_of_a_manager(section: &mut Section, deployment: &Deployment, environment: &Environment, at: usize) {
+    let name = &environment.name;
+    let stack = deployment.environment_name(environment);
+    let shared = deployment.manager_name(ManagerOf::All(&environment.place));
+    if stack == shared || stack == deployment.manager_access_name() || name.ends_with("-manager") {
+        let message = format!("no environment can be called {name:?}: that is what managers' stacks are called");
+        section.mistake(at, message);
+    }
+}
+
+/// `apply` makes secrets beside the managers that it starts with them.
+fn token(section: &mut Section, deployment: &Deployment, environment: &Environment, at: usize) {
+    if matches!(deployment.manager, ManagerMode::Own { .. }) && environment.runner_token == RunnerToken::Made {
+        let name = &environment.name;
+        let message = format!(
+            "environment {name} needs `runner_token_secret`: with a manager of your own `apply` makes neither the runner nor \
+             its secret. Make the runner with `staffetta register`, put its token into a secret of Secrets Manager, and give \
+             the secret's ARN"
+        );
+        section.mistake(at, message);
+    }
+}
+
+/// ECS reads a secret of another account or region too, if everything there is made for it.
+fn secret_place(section: &mut Section, deployment: &Deployment, environment: &Environment, at: usize) {
+    let RunnerToken::Secret(secret) = &environment.runner_token else { return };
+    let place = deployment.token_place(environment);
+    if !secret.starts_with("arn:") || secret.starts_with(&arn(place, "secretsmanager", "secret:")) {
+        return;
+    }
+    let message = format!(
+        "`environments.{}.runner_token_secret` is not in the manager's account and region, {} and {}: of another account, its \
+         policy and that of its KMS key must let in the manager's execution role and whoever runs `deploy` and `doctor`; of \
+         another region, no endpoint of the VPC leads to it",
+        environment.name, place.account, place.region
+    );
+    section.report.warning(at, message);
+}
+
+/// Jobs have no role that is more than a job's, and a role that is made here is made for one thing.
+fn brought_roles(section: &mut Section, deployment: &Deployment, environment: &Environment, at: usize) {
+    let name = &environment.name;
+    let brought = [
+        ("job_role", job_role(environment)),
+        ("execution_role", environment.execution_role.as_ref()),
+        ("manager_role", environment.manager_role.as_ref()),
+    ];
+    let made = roles(deployment);
+    for (key, brought) in brought.into_iter().filter_map(|(key, brought)| Some((key, brought?))) {
+        // A path tells no roles apart: an account has a name once.
+        let is_made = |role: &&Role| {
+            brought.contains(&format!("::{}:role/", role.account)) && brought.ends_with(&format!("/{}", role.name))
+        };
+        if let Some(role) = made.iter().find(is_made) {
+            let whose =
+                role.environment.as_ref().map_or("the shared manager".to_owned(), |of| format!("environment {of}"));
+            let message = format!(
+                "`environments.{name}.{key}` is {}, which `apply` makes for {whose}: leave it out, or name a role of your own",
+                role.name
+            );
+            section.mistake(at, message);
+        }
+    }
+    let Some(jobs) = job_role(environment) else { return };
+    let mightier = deployment.environments.iter().flat_map(|other| {
+        let deploys = other.place.deploy_role.as_ref().map(|role| &role.arn);
+        let roles = [
+            ("execution_role", other.execution_role.as_ref()),
+            ("manager_role", other.manager_role.as_ref()),
+            ("deploy_role", deploys),
+        ];
+        roles.into_iter().filter_map(move |(key, arn)| Some((format!("environments.{}.{key}", other.name), arn?)))
+    });
+    let own = match &deployment.manager {
+        ManagerMode::Own { principal } => Some(("principal".to_owned(), principal)),
+        _ => None,
+    };
+    for (key, _) in mightier.chain(own).filter(|(_, role)| *role == jobs) {
+        let message = format!("`environments.{name}.job_role` is also `{key}`: jobs would have that role's rights");
+        section.mistake(at, message);
+    }
+}
+
+/// The job role that somebody else made.
+fn job_role(environment: &Environment) -> Option<&String> {
+    match &environment.job_role {
+        JobRole::Existing(arn) => Some(arn),
+        JobRole::Made { .. } => None,
+    }
 }
 
 fn bucket(section: &mut Section, deployment: &Deployment, environment: &Environment, at: usize) {
@@ -89,12 +185,9 @@ fn overlap(section: &mut Section, one: &Environment, other: &Environment, at: us
     {
         section.mistake(at, format!("environments {names} have the same runner token: register a runner for each"));
     }
-    let job_role = |environment: &Environment| match &environment.job_role {
-        JobRole::Existing(arn) => Some(arn.clone()),
-        JobRole::Made { .. } => None,
-    };
     let roles = |environment: &Environment| {
-        let brought = [job_role(environment), environment.execution_role.clone(), environment.manager_role.clone()];
+        let job_role = job_role(environment).cloned();
+        let brought = [job_role, environment.execution_role.clone(), environment.manager_role.clone()];
         brought.into_iter().flatten().collect::<Vec<_>>()
     };
     for role in roles(one).iter().filter(|role| roles(other).contains(role)) {

@@ -42,7 +42,7 @@ fn nearest(cpu: u32, memory: u32) -> Vec<(u32, u32)> {
     let mut pairs: Vec<_> = by_cpu.into_iter().chain(by_memory).collect();
     if pairs.is_empty() {
         let all = sizes().into_iter().flat_map(|cpu| memories(cpu).into_iter().map(move |memory| (cpu, memory)));
-        pairs.extend(all.min_by_key(|(c, m)| c.abs_diff(cpu) + m.abs_diff(memory)));
+        pairs.extend(all.min_by_key(|(c, m)| u64::from(c.abs_diff(cpu)) + u64::from(m.abs_diff(memory))));
     }
     pairs
 }
@@ -118,5 +118,6 @@ mod tests {
         assert_eq!(nearest(256, 4096), [(256, 2048), (512, 4096)]);
         assert_eq!(nearest(1024, 2000), [(1024, 2048)]);
         assert_eq!(nearest(300, 700), [(256, 512)]);
+        assert_eq!(nearest(u32::MAX, u32::MAX), [(32_768, 249_856)]);
     }
 }

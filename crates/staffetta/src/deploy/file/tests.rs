@@ -53,6 +53,7 @@ pub fn every_mode() -> Vec<String> {
     );
     let own = format!(
         "{HEAD}manager = \"own\"\nprincipal = \"arn:aws:iam::123456789012:role/m\"\n{DEV}manager_cidr = \"10.1.0.0/16\"\n\
+         runner_token_secret = \"arn:aws:secretsmanager:eu-west-1:123456789012:secret:dev-AbCdEf\"\n\
          manager_role = \"arn:aws:iam::123456789012:role/path/mine\"\n"
     );
     vec![each, shared, own]
@@ -229,10 +230,11 @@ fn whatever_init_is_told_the_file_can_be_used() {
     let own = |name| init::Environment { manager_cidr: Some("10.1.2.3/32".into()), ..environment(name) };
     let principal = "arn:aws:iam::210987654321:user/m".to_owned();
     let shared = init::Manager::Shared { vpc: "vpc-1".into(), subnets: vec!["subnet-1".into()] };
+    let beside_manager = |name| init::Environment { runner_token_secret: None, ..own(name) };
     for (manager, environments) in [
         (init::Manager::Each, [environment("a"), environment("b")]),
         (init::Manager::Own { principal }, [own("a"), own("b")]),
-        (shared, [own("a"), own("b")]),
+        (shared, [beside_manager("a"), beside_manager("b")]),
     ] {
         let answers = Answers {
             name: "ci".into(),
@@ -332,6 +334,32 @@ fn overlapping_environments_are_told() {
     );
 }
 
+/// A job of dev would else be the manager of production.
+#[test]
+fn jobs_get_no_managers_role_and_no_environment_gets_what_is_made_for_another() {
+    let role = |key: &str, name: &str| format!("{key} = \"arn:aws:iam::123456789012:role/{name}\"\n");
+    let both = |one: &str, other: &str| format!("{HEAD}{DEV}{one}{PRODUCTION}{other}");
+    for (key, name) in [
+        ("job_role", "ci-production-manager"),
+        ("job_role", "some/path/ci-production-execution"),
+        ("job_role", "ci-production-manager-execution"),
+        ("job_role", "ci-production-job"),
+        ("manager_role", "ci-production-manager"),
+    ] {
+        is_refused(&both(&role(key, name), ""), "which `apply` makes for environment production");
+    }
+    is_refused(&both(&role("job_role", "ci-dev-manager"), ""), "which `apply` makes for environment dev");
+    dev_is_refused(&(role("job_role", "m") + &role("manager_role", "m")), "is also `environments.dev.manager_role`");
+    dev_is_refused(&(role("job_role", "m") + &role("deploy_role", "m")), "is also `environments.dev.deploy_role`");
+    is_refused(&both(&role("job_role", "m"), &role("execution_role", "m")), "`environments.production.execution_role`");
+    let [_, shared, own] = &every_mode()[..] else { panic!("three modes") };
+    let dev = |text: &str, name: &str| text.replace(DEV, &format!("{DEV}{}", role("job_role", name)));
+    is_refused(&dev(shared, "ci-manager"), "which `apply` makes for the shared manager");
+    is_refused(&dev(own, "m"), "is also `principal`");
+    // Roles of other accounts and names that only end alike are others.
+    usable(&both(&role("job_role", "my-ci-production-manager"), ""));
+}
+
 #[test]
 fn regions_are_checked_as_far_as_they_are_known() {
     dev_is_warned_of("region = \"eu-wets-1\"", "did you mean eu-west-1?");
@@ -410,10 +438,20 @@ fn everything_else_that_aws_would_refuse_is_told() {
     dev_is_refused("ephemeral_storage_gib = 20", "from 21 to 200");
     dev_is_refused("image = \"two words\"", "must be an image's name");
     dev_is_refused("tags = { \"aws:x\" = \"y\" }", "begins with aws:");
+    dev_is_refused("tags = { \"staffetta:deployment\" = \"y\" }", "by which this program knows what is its own");
     dev_is_refused("tags = { x = \"y!\" }", "may have letters");
     dev_is_refused("runner_tags = []", "must have one tag or more");
     dev_is_refused("runner_tags = [\"a,b\"]", "without commas");
     dev_is_refused("runner_token_secret = \"glrt-abc\"", "the token itself does not belong here");
+    let secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x";
+    dev_is_refused(&format!("runner_token_secret = \"{secret}-AbCdEf:token::\""), "without what follows its name");
+    dev_is_refused(&format!("runner_token_secret = \"{secret}\""), "lacks the end that Secrets Manager gave");
+    let far = secret.replace("eu-west-1", "eu-west-2");
+    let theirs = secret.replace("123456789012", "210987654321");
+    for elsewhere in [far, theirs] {
+        let secret = format!("runner_token_secret = \"{elsewhere}-AbCdEf\"");
+        dev_is_warned_of(&secret, "is not in the manager's account and region, 123456789012 and eu-west-1");
+    }
     dev_is_refused("deploy_external_id = \"x1\"", "goes with `deploy_role`");
     dev_is_refused("external_id = \"x1\"", "leave it out");
     dev_is_refused("manager_cidr = \"10.0.0.0/16\"", "leave it out");
@@ -427,9 +465,14 @@ fn managers_elsewhere_need_to_be_told_where() {
     let [_, shared, own] = &every_mode()[..] else { panic!("three modes") };
     is_refused(&shared.replace("manager_cidr = \"10.1.0.0/16\"\n", ""), "give its network as `manager_cidr`");
     is_refused(&own.replace("manager_cidr = \"10.1.0.0/16\"\n", ""), "environment dev needs `manager_cidr`");
-    is_refused(&own.replace("10.1.0.0/16", "10.1.0.0/15"), "has bits behind its prefix");
+    is_refused(&own.replace("10.1.0.0/16", "10.1.0.0/15"), "has bits behind its prefix: write \"10.0.0.0/15\"");
     is_refused(&own.replace("10.1.0.0/16", "0.0.0.0/0"), "lets in most of the world");
-    is_refused(&own.replace("10.1.0.0/16", "10.1.0.0"), "must be a range of addresses");
+    for cidr in ["10.1.0.0", "2001:db8::/32"] {
+        is_refused(&own.replace("10.1.0.0/16", cidr), "must be a range of IPv4 addresses");
+    }
+    let without = own.lines().filter(|line| !line.starts_with("runner_token_secret")).collect::<Vec<_>>().join("\n");
+    is_refused(&without, "Make the runner with `staffetta register`, put its token into a secret");
+    is_refused(&format!("gitlab_group = 1\n{own}"), "is for runners that `apply` makes");
     is_refused(&own.replace("principal = \"arn:aws:iam::123456789012:role/m\"\n", ""), "`principal` is missing");
     is_refused(&own.replace(":role/m\"", ":m\""), "must be the ARN of a role or user");
     is_refused(&own.replace("\"own\"", "\"each\"").replace("manager_cidr", "#"), "is for `manager = \"own\"`");

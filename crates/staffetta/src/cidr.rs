@@ -1,5 +1,6 @@
 //! Blocks of IPv4 addresses.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,13 @@ impl Cidr {
     /// The narrower of two that contain something has more.
     pub fn bits(self) -> u32 {
         self.bits
+    }
+}
+
+/// With the first address of the block.
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.first), self.bits)
     }
 }
 
@@ -54,6 +62,7 @@ mod tests {
         {
             assert!(!contains(outer, inner), "{outer} {inner}");
         }
+        assert_eq!(Cidr::parse("10.1.2.99/24").map(|cidr| cidr.to_string()).as_deref(), Some("10.1.2.0/24"));
         for text in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/0", "pl-1"] {
             assert_eq!(Cidr::parse(text), None, "{text}");
         }
