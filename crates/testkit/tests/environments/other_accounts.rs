@@ -4,9 +4,8 @@
 use serde_json::json;
 use testkit::Ministack;
 
-use crate::operator::{Network, Operator, REGION};
+use crate::operator::{ACCOUNT, Network, Operator, REGION};
 
-const HOME: &str = "111111111111";
 const PRODUCTION: &str = "222222222222";
 
 /// The names of what is in the account of this operator.
@@ -21,10 +20,10 @@ async fn clusters(operator: &Operator) -> Vec<String> {
 
 /// An operator at home, one that looks into the other account, and a role there for the first.
 async fn two_accounts(ministack: &Ministack) -> (Operator, Operator) {
-    let home = Operator::in_account(ministack.url(), HOME);
+    let home = Operator::at(ministack.url());
     let there = Operator::in_account(ministack.url(), PRODUCTION);
     let trust = json!({"Version": "2012-10-17", "Statement": [{
-        "Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{HOME}:root")}, "Action": "sts:AssumeRole",
+        "Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{ACCOUNT}:root")}, "Action": "sts:AssumeRole",
         "Condition": {"StringEquals": {"sts:ExternalId": "agreed-text"}},
     }]});
     there.write("trust.json", &trust.to_string());
@@ -47,7 +46,7 @@ fn production(more: &str) -> String {
 
 fn head(manager: &str) -> String {
     format!(
-        "name = \"ci\"\ngitlab_url = \"https://gitlab.example.com\"\naccount = \"{HOME}\"\nregion = \"{REGION}\"\n\
+        "name = \"ci\"\ngitlab_url = \"https://gitlab.example.com\"\naccount = \"{ACCOUNT}\"\nregion = \"{REGION}\"\n\
          manager = \"{manager}\"\n"
     )
 }
@@ -89,12 +88,12 @@ async fn a_shared_manager_at_home_may_only_take_the_manager_role_of_each_account
     let statements = policy["PolicyDocument"]["Statement"].as_array().expect("statements");
     assert_eq!(statements.len(), 1, "{statements:?}");
     assert_eq!(statements[0]["Action"], json!(["sts:AssumeRole"]));
-    let roles = [HOME, PRODUCTION].into_iter().zip(["dev", "production"]);
+    let roles = [ACCOUNT, PRODUCTION].into_iter().zip(["dev", "production"]);
     let roles: Vec<_> = roles.map(|(account, name)| format!("arn:aws:iam::{account}:role/ci-{name}-manager")).collect();
     assert_eq!(statements[0]["Resource"], json!(roles));
     let role = there.aws("iam get-role --role-name ci-production-manager").await;
     let trust = &role["Role"]["AssumeRolePolicyDocument"]["Statement"][0];
-    assert_eq!(trust["Principal"]["AWS"], format!("arn:aws:iam::{HOME}:role/ci-manager"));
+    assert_eq!(trust["Principal"]["AWS"], format!("arn:aws:iam::{ACCOUNT}:role/ci-manager"));
     assert_eq!(trust["Condition"], json!({"StringEquals": {"sts:ExternalId": "production-of-ci"}}));
 
     // The manager's own file says as whom it calls, and where.

@@ -1,12 +1,14 @@
 //! The deployment whose policies are judged, and what in it stands for the worlds of the test suite.
 //!
-//! Those worlds are not made from a deployment file: their clusters are called as each test likes, their accounts are those of the
-//! emulators, their task definitions are the built-in ones of the embedded Fargate. Here alone is said what a call would have
-//! named if `staffetta deploy` had made its world.
+//! Most of those worlds are not made from a deployment file: their clusters are called as each test likes, their accounts are those
+//! of the emulators, their task definitions are the built-in ones of the embedded Fargate. Here alone is said what a call would have
+//! named if `staffetta deploy` had made its world. One world is made so, and its calls are judged as they stand: that of the story
+//! `generated_config`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use aws::stack::{Deployment, Environment, Purpose, Role, arn, operators, roles};
+use aws::stack::{Deployment, Environment, Place, Purpose, Role, arn, operators, roles};
 use staffetta::deploy::file;
 use testkit::AwsCall;
 use testkit::iam::Question;
@@ -29,10 +31,25 @@ pub struct Judged {
     each: Deployment,
     /// They share one.
     shared: Deployment,
+    /// Production is in another account, and is reached by a role there.
+    apart: Deployment,
+    /// What roles each family of task definitions was registered with.
+    task_roles: BTreeMap<String, Vec<String>>,
+}
+
+/// What a manager's call is about.
+pub struct About {
+    pub cluster: String,
+    /// A revision.
+    pub definition: String,
+    /// Of the task definition; none if it is not known.
+    pub task_roles: Option<Vec<String>>,
+    pub bucket: String,
 }
 
 impl Judged {
-    pub fn new() -> Self {
+    /// `calls` are all that were recorded.
+    pub fn new(calls: &[AwsCall]) -> Self {
         // All in one account: nothing but names keeps the environments apart.
         let environment = |name: &str, more: &str| {
             format!(
@@ -48,7 +65,13 @@ impl Judged {
             Ok(loaded) => loaded.deployment,
             Err(mistakes) => panic!("{mistakes}"),
         };
-        Self { each: read(&each), shared: read(&shared) }
+        let elsewhere = "account = \"222222222222\"\ndeploy_role = \"arn:aws:iam::222222222222:role/staffetta-deploy\"";
+        let role = |name: &str| if name == "production" { elsewhere.to_owned() } else { String::new() };
+        let apart = format!("{COMMON}{}", all(&role));
+        let registered = calls.iter().filter(|call| call.name() == "ecs:RegisterTaskDefinition");
+        let roles = |call: &AwsCall| ["taskRoleArn", "executionRoleArn"].map(|key| call.text(key).to_owned()).to_vec();
+        let task_roles = registered.map(|call| (call.text("family").to_owned(), roles(call))).collect();
+        Self { each: read(&each), shared: read(&shared), apart: read(&apart), task_roles }
     }
 
     /// Everybody who calls AWS and has a policy of ours.
@@ -56,7 +79,7 @@ impl Judged {
         let mut principals = vec![Principal {
             name: OPERATOR.to_owned(),
             kind: OPERATOR,
-            statements: [&self.each, &self.shared]
+            statements: [&self.each, &self.shared, &self.apart]
                 .into_iter()
                 .flat_map(operators)
                 .flat_map(|it| it.statements)
@@ -79,24 +102,63 @@ impl Judged {
         self.each.environments.iter().find(named).unwrap_or(&self.each.environments[0])
     }
 
-    pub fn cluster_arn(&self, environment: &Environment) -> String {
-        arn(&environment.place, "ecs", &format!("cluster/{}", self.each.environment_name(environment)))
+    /// Made by a manager whose config.toml names what a deployment has: it calls as the manager role of the deployment itself.
+    pub fn is_by_generated_config(&self, call: &AwsCall) -> bool {
+        let is_role = |environment: &Environment| call.role == Some(self.each.manager_role_arn(environment));
+        self.each.environments.iter().any(is_role)
     }
 
-    /// Any task of the environment's cluster.
-    pub fn task_arn(&self, environment: &Environment, task: &str) -> String {
-        let cluster = self.each.environment_name(environment);
-        arn(&environment.place, "ecs", &format!("task/{cluster}/{}", last(task)))
+    /// What a call of a manager is about: what it names itself, or what stands for that.
+    pub fn about(&self, call: &AwsCall) -> About {
+        let environment = self.environment(call);
+        if !self.is_by_generated_config(call) {
+            let name = self.each.environment_name(environment);
+            return About {
+                cluster: arn(&environment.place, "ecs", &format!("cluster/{name}")),
+                definition: arn(&environment.place, "ecs", &format!("task-definition/{name}:1")),
+                task_roles: Some(vec![self.each.job_role_arn(environment), self.each.execution_role_arn(environment)]),
+                bucket: arn(&environment.place, "s3", &self.each.cache_bucket(environment)),
+            };
+        }
+        let place = self.place(call);
+        let named = |kind: &str, name: &str| match name.starts_with("arn:") {
+            true => name.to_owned(),
+            false => arn(&place, "ecs", &format!("{kind}/{name}")),
+        };
+        let family = call.text("taskDefinition");
+        // IAM is asked about a revision, also where RunTask names the family alone (since October 2024; aws-cdk issue 30390).
+        let revision = if family.contains(':') { family.to_owned() } else { format!("{family}:1") };
+        About {
+            cluster: named("cluster", call.text("cluster")),
+            definition: named("task-definition", &revision),
+            task_roles: self.task_roles.get(family).cloned(),
+            bucket: arn(&place, "s3", call.text("Bucket")),
+        }
     }
 
-    /// IAM is asked about a revision, also where RunTask names the family alone (since October 2024; aws-cdk issue 30390).
-    pub fn task_definition_arn(&self, environment: &Environment) -> String {
-        arn(&environment.place, "ecs", &format!("task-definition/{}:1", self.each.environment_name(environment)))
+    /// Where a call is made that is judged as it stands: its region, and the account of its role. Without a role, and for all other
+    /// calls, the account of the deployment.
+    fn place(&self, call: &AwsCall) -> Place {
+        let mut place = self.each.environments[0].place.clone();
+        let role = call.role.as_deref().filter(|role| self.is_by_generated_config(call) || self.is_deploy_role(role));
+        if let Some(account) = role.and_then(|role| role.split(':').nth(4)) {
+            place.account = account.to_owned();
+        }
+        if !call.region.is_empty() {
+            place.region = call.region.clone();
+        }
+        place
     }
 
-    /// Of the environment's task definition.
-    pub fn task_role_arns(&self, environment: &Environment) -> [String; 2] {
-        [self.each.job_role_arn(environment), self.each.execution_role_arn(environment)]
+    /// In which what a call is about is.
+    pub fn account(&self, call: &AwsCall) -> String {
+        self.place(call).account
+    }
+
+    /// Is this a role that the operator takes to deploy?
+    pub fn is_deploy_role(&self, arn: &str) -> bool {
+        let roles = self.apart.environments.iter().filter_map(|environment| environment.place.deploy_role.as_ref());
+        roles.into_iter().any(|role| role.arn == arn)
     }
 
     pub fn manager_role_arn(&self, environment: &Environment) -> String {
@@ -108,10 +170,6 @@ impl Judged {
         self.each.environments.iter().any(|environment| last(arn) == self.each.manager_role_name(environment))
     }
 
-    pub fn bucket_arn(&self, environment: &Environment) -> String {
-        arn(&environment.place, "s3", &self.each.cache_bucket(environment))
-    }
-
     /// Is it about something that a deployment makes, or about nothing that has a name?
     pub fn is_of_deployment(&self, question: &Question) -> bool {
         let names =
@@ -120,9 +178,16 @@ impl Judged {
         names.filter(|name| !has_no_name(name)).all(|name| name.contains(&format!("{}-", self.each.name)))
     }
 
-    /// In the account and region of the deployment.
-    pub fn arn(&self, service: &str, resource: &str) -> String {
-        arn(&self.each.environments[0].place, service, resource)
+    /// The ARN of what an operator's call names, where the call is made.
+    pub fn arn(&self, call: &AwsCall, service: &str, resource: &str) -> String {
+        arn(&self.place(call), service, &renamed(resource))
+    }
+
+    /// The environments of which no such call of a manager with a generated config.toml was recorded.
+    pub fn without_generated(&self, calls: &[AwsCall], name: &str) -> Vec<String> {
+        let generated = || calls.iter().filter(|call| call.name() == name && self.is_by_generated_config(call));
+        let is_there = |environment: &str| generated().any(|call| self.environment(call).name == environment);
+        ENVIRONMENTS.iter().filter(|name| !is_there(name)).map(|name| (*name).to_owned()).collect()
     }
 }
 

@@ -1,11 +1,10 @@
 //! What IAM is asked because of a call: the table of this test. Actions, resources and condition keys are those of AWS's
 //! Service Authorization Reference; where it has a column "dependent actions", those are asked for too.
 
-use aws::stack::Environment;
 use testkit::AwsCall;
 use testkit::iam::Question;
 
-use crate::deployment::{Judged, OPERATOR, SHARED_MANAGER, last, manager_of, renamed};
+use crate::deployment::{About, Judged, OPERATOR, SHARED_MANAGER, last, manager_of, renamed};
 
 /// What a recorded call means for the policies.
 #[derive(Debug, PartialEq)]
@@ -23,6 +22,9 @@ pub fn of(call: &AwsCall, judged: &Judged) -> Means {
         return Means::Nothing(why);
     }
     let (principal, questions) = match call.who.as_str() {
+        _ if call.role.as_deref().is_some_and(|role| judged.is_deploy_role(role)) => {
+            (OPERATOR.to_owned(), of_operator(call, judged))
+        }
         _ if call.role.is_some() => (manager_of(judged.environment(call)), of_manager(call, judged)),
         // The worlds' made-up key, and the programs' own.
         "manager" | "driver" | "staffetta" if call.name() == "sts:AssumeRole" => {
@@ -30,7 +32,9 @@ pub fn of(call: &AwsCall, judged: &Judged) -> Means {
         }
         "manager" | "driver" | "staffetta" => (manager_of(judged.environment(call)), of_manager(call, judged)),
         "deploy" | "doctor" => match of_operator(call, judged) {
-            Some(questions) if !questions.iter().all(|question| judged.is_of_deployment(question)) => {
+            Some(questions)
+                if call.who == "doctor" && !questions.iter().all(|question| judged.is_of_deployment(question)) =>
+            {
                 return Means::Nothing(
                     "about what no deployment made: doctor with a config.toml, or a fault that was put in",
                 );
@@ -44,25 +48,25 @@ pub fn of(call: &AwsCall, judged: &Judged) -> Means {
 
 /// Calls that say nothing about the policies of a deployment.
 fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
-    let is_manager = call.role.is_some() || ["manager", "driver", "staffetta"].contains(&call.who.as_str());
+    let is_operator = call.role.as_deref().is_some_and(|role| judged.is_deploy_role(role));
+    let is_manager =
+        !is_operator && call.role.is_some() || ["manager", "driver", "staffetta"].contains(&call.who.as_str());
     if ["peer", "AKIAIOSFODNN7EXAMPLE"].contains(&call.who.as_str()) {
         return Some("made by the AWS CLI or by test code");
     }
     if call.who.len() == 12 && call.who.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some("to ministack a key is an account, so it does not tell who calls");
+        return Some("made by test code in an account of ministack, to which a key of twelve digits is an account");
     }
     if call.who == "given" {
         return Some("signed with the AccessKey of [runners.cache.s3], which no deployment has");
     }
-    if call.who == "doctor" && call.name() == "sts:AssumeRole" {
-        return Some(
-            "doctor with a config.toml that has role_arn looks as that role; a deploy_role is not judged here",
-        );
+    if call.who == "doctor" && call.name() == "sts:AssumeRole" && !judged.is_deploy_role(call.text("RoleArn")) {
+        return Some("doctor with a config.toml that has role_arn looks as that role");
     }
     if call.name() == "sts:AssumeRoleWithWebIdentity" {
         return Some("a JWT opens the role of a job's secrets, and no policy of the caller is asked");
     }
-    if call.role.as_deref().is_some_and(|role| !judged.is_manager_role(role)) {
+    if call.role.as_deref().is_some_and(|role| !judged.is_manager_role(role) && !judged.is_deploy_role(role)) {
         return Some("made with a role that somebody else made: of UploadRoleARN, ROLE_ARN or a job's secrets");
     }
     if is_manager && call.name() == "sts:AssumeRole" && !judged.is_manager_role(call.text("RoleArn")) {
@@ -84,44 +88,55 @@ fn not_ours(call: &AwsCall, judged: &Judged) -> Option<&'static str> {
     None
 }
 
-/// The manager, the driver and addresses that they signed, in the environment that stands for the call's world.
+/// The manager, the driver and addresses that they signed.
 fn of_manager(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
-    let environment = judged.environment(call);
-    let cluster = judged.cluster_arn(environment);
-    let task = |id: &str| judged.task_arn(environment, id);
+    let About { cluster, bucket, .. } = judged.about(call);
+    let task = |id: &str| match id.starts_with("arn:") && judged.is_by_generated_config(call) {
+        true => id.to_owned(),
+        false => any_task(&cluster, last(id)),
+    };
     let in_cluster = |action: &str, resource: &str| Question::new(action, resource).with("ecs:cluster", &[&cluster]);
-    let bucket = judged.bucket_arn(environment);
     let object = format!("{bucket}/{}", call.text("Key"));
+    let of_s3 = |action: &str, resource: &str| of_s3(action, resource, &judged.account(call));
     Some(match call.name().as_str() {
-        "ecs:RunTask" => run_task(call, judged, environment),
+        "ecs:RunTask" => run_task(call, judged)?,
         "ecs:DescribeTasks" => call.list("tasks").iter().map(|id| in_cluster("ecs:DescribeTasks", &task(id))).collect(),
         "ecs:StopTask" => vec![in_cluster("ecs:StopTask", &task(call.text("task")))],
         // Its only resource is a container instance, which no task of Fargate has: AWS's own example has `*` and the key.
         "ecs:ListTasks" => vec![in_cluster("ecs:ListTasks", "*")],
-        "sts:AssumeRole" => assume_role(call, &judged.manager_role_arn(environment)),
-        "s3:GetObject" => vec![Question::new("s3:GetObject", &object)],
+        "sts:AssumeRole" => assume_role(call, &judged.manager_role_arn(judged.environment(call))),
+        "s3:GetObject" => vec![of_s3("s3:GetObject", &object)],
         // Without the right to list, S3 answers 403 instead of 404 for what is not there.
-        "s3:HeadObject" => vec![Question::new("s3:GetObject", &object), Question::new("s3:ListBucket", &bucket)],
-        "s3:PutObject" => vec![Question::new("s3:PutObject", &object)],
+        "s3:HeadObject" => vec![of_s3("s3:GetObject", &object), of_s3("s3:ListBucket", &bucket)],
+        "s3:PutObject" => vec![of_s3("s3:PutObject", &object)],
         _ => return None,
     })
 }
 
+/// S3's ARNs name no account: each of its calls has a key that does.
+fn of_s3(action: &str, resource: &str, account: &str) -> Question {
+    Question::new(action, resource).with("aws:ResourceAccount", &[account])
+}
+
 /// RunTask is asked about the task definition. ECS asks in the caller's name for the roles that the task gets, and for its tags
 /// (AWS pages "Grant permission to tag resources on creation" and "Amazon ECS CloudWatch Events IAM role").
-fn run_task(call: &AwsCall, judged: &Judged, environment: &Environment) -> Vec<Question> {
-    let cluster = judged.cluster_arn(environment);
-    let definition = judged.task_definition_arn(environment);
+fn run_task(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
+    let About { cluster, definition, task_roles, .. } = judged.about(call);
     let mut questions = vec![Question::new("ecs:RunTask", &definition).with("ecs:cluster", &[&cluster])];
-    for role in judged.task_role_arns(environment) {
+    for role in task_roles? {
         let passed = Question::new("iam:PassRole", &role).with("iam:PassedToService", &["ecs-tasks.amazonaws.com"]);
         questions.push(passed);
     }
     if ["tags", "propagateTags"].iter().any(|parameter| call.parameters.contains_key(*parameter)) {
-        let task = judged.task_arn(environment, "any");
+        let task = any_task(&cluster, "any");
         questions.push(Question::new("ecs:TagResource", &task).with("ecs:CreateAction", &["RunTask"]));
     }
-    questions
+    Some(questions)
+}
+
+/// The ARN of a task in a cluster.
+fn any_task(cluster: &str, id: &str) -> String {
+    format!("{}/{id}", cluster.replacen(":cluster/", ":task/", 1))
 }
 
 fn assume_role(call: &AwsCall, role: &str) -> Vec<Question> {
@@ -139,10 +154,11 @@ fn assume_role(call: &AwsCall, role: &str) -> Vec<Question> {
 /// `deploy` and `doctor`, which call AWS about what a deployment has.
 fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
     let action = call.name();
-    let on = |service: &str, resource: &str| vec![Question::new(&action, &judged.arn(service, &renamed(resource)))];
+    let on = |service: &str, resource: &str| vec![Question::new(&action, &judged.arn(call, service, resource))];
     Some(match action.as_str() {
         // Needs no permission.
         "sts:GetCallerIdentity" => Vec::new(),
+        "sts:AssumeRole" => assume_role(call, call.text("RoleArn")),
         // These know no resource.
         "ec2:DescribeRouteTables"
         | "ec2:DescribeSecurityGroups"
@@ -166,8 +182,16 @@ fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
         }
         "ecs:DescribeClusters" => {
             let one =
-                |name: &&str| Question::new(&action, &judged.arn("ecs", &format!("cluster/{}", renamed(last(name)))));
+                |name: &&str| Question::new(&action, &judged.arn(call, "ecs", &format!("cluster/{}", last(name))));
             call.list("clusters").iter().map(one).collect()
+        }
+        // A manager's service is called like its cluster.
+        "ecs:DescribeServices" => {
+            let cluster = last(call.text("cluster"));
+            let one = |name: &&str| {
+                Question::new(&action, &judged.arn(call, "ecs", &format!("service/{cluster}/{}", last(name))))
+            };
+            call.list("services").iter().map(one).collect()
         }
         "ecs:ListTasks" => vec![Question::new(&action, "*").with("ecs:cluster", &[&cluster(call, judged)])],
         "ecs:DescribeTasks" => {
@@ -175,13 +199,16 @@ fn of_operator(call: &AwsCall, judged: &Judged) -> Option<Vec<Question>> {
             call.list("tasks").iter().map(one).collect()
         }
         "ecs:StopTask" => vec![in_cluster(call, judged, call.text("task"))],
-        "ecs:RunTask" => run_task(call, judged, judged.environment(call)),
+        "ecs:RunTask" => run_task(call, judged)?,
         "iam:GetRole" => on("iam", &format!("role/{}", call.text("RoleName"))),
         "iam:SimulatePrincipalPolicy" => vec![Question::new(&action, &renamed(call.text("PolicySourceArn")))],
-        "s3:ListObjectsV2" => vec![Question::new("s3:ListBucket", &judged.arn("s3", &renamed(call.text("Bucket"))))],
+        "s3:ListObjectsV2" => {
+            vec![of_s3("s3:ListBucket", &judged.arn(call, "s3", call.text("Bucket")), &judged.account(call))]
+        }
         // Its keys are in its body.
         "s3:DeleteObjects" => {
-            vec![Question::new("s3:DeleteObject", &judged.arn("s3", &format!("{}/any", renamed(call.text("Bucket")))))]
+            let any = judged.arn(call, "s3", &format!("{}/any", call.text("Bucket")));
+            vec![of_s3("s3:DeleteObject", &any, &judged.account(call))]
         }
         "secretsmanager:DescribeSecret" | "secretsmanager:GetSecretValue" | "secretsmanager:PutSecretValue" => {
             match call.text("SecretId") {
@@ -210,11 +237,11 @@ fn tagging_stack(call: &AwsCall, stack: &str) -> Vec<Question> {
 }
 
 fn cluster(call: &AwsCall, judged: &Judged) -> String {
-    judged.arn("ecs", &format!("cluster/{}", renamed(last(call.text("cluster")))))
+    judged.arn(call, "ecs", &format!("cluster/{}", last(call.text("cluster"))))
 }
 
 fn in_cluster(call: &AwsCall, judged: &Judged, task: &str) -> Question {
-    let resource = judged.arn("ecs", &format!("task/{}/{}", renamed(last(call.text("cluster"))), last(task)));
+    let resource = judged.arn(call, "ecs", &format!("task/{}/{}", last(call.text("cluster")), last(task)));
     Question::new(&call.name(), &resource).with("ecs:cluster", &[&cluster(call, judged)])
 }
 

@@ -12,6 +12,7 @@ mod driver;
 mod driver_faults;
 mod driver_killed;
 mod ecs_faults;
+mod generated_config;
 mod gitlab_faults;
 mod journey;
 mod lost_tasks;
