@@ -68,15 +68,17 @@ impl Service {
             let message = format!("the call cannot be made: {error}");
             CallError::Refused(Refusal { code: String::new(), message })
         })?;
+        // Whoever reads it must know which host is not reached.
+        let silent = |why: String| CallError::NoAnswer(format!("{}: {why}", self.url));
         let answer = async {
             let response = self.connector.call(request).await;
-            let response = response.map_err(|error| CallError::NoAnswer(chain(&error)))?;
+            let response = response.map_err(|error| silent(chain(&error)))?;
             let status = response.status().as_u16();
             let body = ByteStream::new(response.into_body()).collect().await;
-            let body = body.map_err(|error| CallError::NoAnswer(chain(&error)))?;
+            let body = body.map_err(|error| silent(chain(&error)))?;
             Ok((status, String::from_utf8_lossy(&body.into_bytes()).into_owned()))
         };
-        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::NoAnswer("time-out".into())))
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(silent("time-out".into())))
     }
 
     /// What time it is there, by whatever it answers to a request that nobody signed.

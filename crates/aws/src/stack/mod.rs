@@ -8,6 +8,7 @@ mod environment_template;
 mod manager_template;
 mod names;
 mod operator;
+mod other_managers;
 mod policy;
 mod resources;
 mod roles;
@@ -21,7 +22,9 @@ pub use deployment::{
 pub use manager_template::MANAGER_CONTAINER;
 pub use names::{ManagerOf, arn, partition, token_variable};
 pub use operator::{Operator, operators};
+pub use other_managers::other_managers;
 pub use policy::{Condition, Purpose, Role, Statement, document, managed_policies};
+pub use resources::{DEPLOYMENT_TAG, ENVIRONMENT_TAG};
 pub use roles::{ManagerWork, execution_statements, manager_statements, manager_work, roles};
 pub use runner_secret::{RunnerSecret, runner_secret, store_runner_token};
 pub use stacks::{

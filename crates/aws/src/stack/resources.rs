@@ -11,16 +11,16 @@ use serde_json::{Map, Value, json};
 use super::deployment::{Architecture, Deployment, Environment, Place};
 use super::policy::Role;
 
-/// The tags by which a bill can be split; a tag of the file with the same key wins.
-const DEPLOYMENT_TAG: &str = "staffetta:deployment";
-const ENVIRONMENT_TAG: &str = "staffetta:environment";
+/// The tags by which a bill can be split. On a stack they say whose it is, so no tag of the file takes their place.
+pub const DEPLOYMENT_TAG: &str = "staffetta:deployment";
+pub const ENVIRONMENT_TAG: &str = "staffetta:environment";
 
 /// The tags of everything that belongs to an environment, or, without one, to all.
 pub(super) fn tags(deployment: &Deployment, environment: Option<&Environment>) -> BTreeMap<String, String> {
-    let mut tags = BTreeMap::from([(DEPLOYMENT_TAG.to_owned(), deployment.name.clone())]);
-    tags.extend(environment.map(|environment| (ENVIRONMENT_TAG.to_owned(), environment.name.clone())));
-    tags.extend(deployment.tags.clone());
+    let mut tags = deployment.tags.clone();
     tags.extend(environment.map(|environment| environment.tags.clone()).unwrap_or_default());
+    tags.insert(DEPLOYMENT_TAG.to_owned(), deployment.name.clone());
+    tags.extend(environment.map(|environment| (ENVIRONMENT_TAG.to_owned(), environment.name.clone())));
     tags
 }
 

@@ -31,6 +31,21 @@ pub fn first_cause(events: &[Event]) -> Option<Cause> {
     })
 }
 
+/// What an update that ended well could not delete: CloudFormation tries a few times, and then forgets it.
+pub fn left_behind(events: &[Event]) -> Vec<String> {
+    let of_same = |a: &Event, b: &Event| (&a.logical_id, &a.physical_id) == (&b.logical_id, &b.physical_id);
+    let is_left = |(at, event): &(usize, &Event)| {
+        event.status == "DELETE_FAILED"
+            && !event.is_of_stack()
+            && !events[at + 1..].iter().any(|later| of_same(event, later) && later.status.starts_with("DELETE_"))
+    };
+    let tell = |(_, event): (usize, &Event)| {
+        let reason = event.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("{} {}{reason}", event.resource_type, event.physical_id)
+    };
+    events.iter().enumerate().filter(is_left).map(tell).collect()
+}
+
 /// What to do about a reason that is known. `physical_id` is the resource's name, where it has one already.
 pub fn fix(reason: &str, physical_id: &str) -> Option<String> {
     let lower = reason.to_lowercase();
@@ -41,10 +56,13 @@ pub fn fix(reason: &str, physical_id: &str) -> Option<String> {
     if has(&["accessdenied", "access denied", "not authorized", "unauthorizedoperation"]) {
         return Some("Give the operator what `staffetta deploy policy` lists under \"operator\".".into());
     }
-    if has(&["scheduled for deletion"]) {
+    if has(&["scheduled for deletion", "marked deleted", "marked for deletion"])
+        || has(&["secret"]) && has(&["was deleted"])
+    {
         return Some(
-            "A secret of this name waits for its deletion. End that by `aws secretsmanager delete-secret --secret-id NAME \
-             --force-delete-without-recovery`, or take it back by `aws secretsmanager restore-secret --secret-id NAME`."
+            "A secret of this name is being deleted, which after `destroy` lasts a moment: wait two minutes and apply again. If it \
+             is still there then, end it by `aws secretsmanager delete-secret --secret-id NAME --force-delete-without-recovery`, \
+             or take it back by `aws secretsmanager restore-secret --secret-id NAME`."
                 .into(),
         );
     }
@@ -155,6 +173,24 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_deleted_in_the_end_is_left_behind() {
+        let of = |id: &str, status: &str, reason: &str| Event {
+            physical_id: id.into(),
+            ..event("AWS::EC2::SecurityGroup Group", status, reason)
+        };
+        let events = [
+            of("sg-old", "DELETE_IN_PROGRESS", ""),
+            of("sg-old", "DELETE_FAILED", "has a dependent object"),
+            of("sg-late", "DELETE_FAILED", "has a dependent object"),
+            of("sg-old", "DELETE_IN_PROGRESS", ""),
+            of("sg-old", "DELETE_FAILED", "has a dependent object"),
+            of("sg-late", "DELETE_COMPLETE", ""),
+            event("AWS::CloudFormation::Stack ci-dev", "UPDATE_COMPLETE", ""),
+        ];
+        assert_eq!(left_behind(&events), ["AWS::EC2::SecurityGroup sg-old (has a dependent object)"]);
+    }
+
+    #[test]
     fn known_reasons_have_a_fix() {
         let handler = "Resource handler returned message: \"User: arn:aws:sts::1:assumed-role/ops/ada is not authorized to perform: \
                        iam:CreateRole on resource: arn:aws:iam::1:role/ci-dev-job because no identity-based policy allows it\" \
@@ -174,8 +210,9 @@ mod tests {
             ("Cannot exceed quota for RolesPerAccount: 1000 (ServiceLimitExceeded)", "Service Quotas"),
             (
                 "You can't create this secret because a secret with this name is already scheduled for deletion.",
-                "restore-secret",
+                "wait two minutes and apply again. If",
             ),
+            ("You can't perform this operation on the secret because it was deleted.", "wait two minutes"),
             ("Error occurred during operation 'ECS Deployment Circuit Breaker was triggered'.", "staffetta doctor"),
             (
                 "Unable to assume the service linked role. Please verify that the ECS service linked role exists.",
