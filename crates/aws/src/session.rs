@@ -188,14 +188,23 @@ impl Session {
         read: impl Fn(u16, &str) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
         let service = self.service(service);
+        let asked = || async {
+            let (status, body) = service.post(headers, body.clone(), self.keys.get().await?).await?;
+            read(status, &body)
+        };
+        self.repeated(asked).await
+    }
+
+    /// A call that is made again when it is throttled or not answered, for half a minute. What changes something must carry a
+    /// token, or do no harm the second time.
+    pub(crate) async fn repeated<T, F>(&self, call: impl Fn() -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
         let deadline = Instant::now() + PATIENCE;
         let mut tries = 0;
         loop {
-            let answer = async {
-                let (status, body) = service.post(headers, body.clone(), self.keys.get().await?).await?;
-                read(status, &body)
-            };
-            let error = match answer.await {
+            let error = match call().await {
                 Err(error @ (CallError::Throttled(_) | CallError::NoAnswer(_))) => error,
                 done => return done,
             };

@@ -72,6 +72,8 @@ struct Shared {
     upstream: String,
     client: reqwest::Client,
     rules: Mutex<Vec<(String, Rule)>>,
+    /// Actions of which the next answer is lost.
+    lost: Mutex<Vec<String>>,
     calls: Mutex<Vec<AwsCall>>,
     /// The access key ids that STS gave out, and their roles.
     roles: Mutex<HashMap<String, String>>,
@@ -94,6 +96,7 @@ impl AwsFront {
             upstream: upstream.to_owned(),
             client: client(),
             rules: Mutex::default(),
+            lost: Mutex::default(),
             calls: Mutex::default(),
             roles: Mutex::default(),
             record: aws_call::record_file(),
@@ -141,6 +144,11 @@ impl AwsFront {
         self.on(action, move |call, _| Some(Answer::error(call, code, message)));
     }
 
+    /// The answer of the next such call is lost after the call took effect.
+    pub fn lose(&self, action: &str) {
+        self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).push(action.to_owned());
+    }
+
     /// Every call so far, in order.
     pub fn calls(&self) -> Vec<AwsCall> {
         self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -177,6 +185,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return of_answer(simulate(&call, &shared.client, &shared.upstream).await);
     }
     let response = shared.pass_on(parts, body).await;
+    if shared.loses(&call) {
+        record(None);
+        return of_answer(Answer::new(500, ""));
+    }
     if !call.action.starts_with("AssumeRole") {
         record(None);
         return response;
@@ -208,6 +220,13 @@ impl Shared {
         };
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         rules.iter().filter(|(action, _)| *action == name).find_map(|(_, rule)| rule(call, number))
+    }
+
+    /// Only once.
+    fn loses(&self, call: &AwsCall) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = lost.iter().position(|action| *action == call.name());
+        at.map(|at| lost.remove(at)).is_some()
     }
 
     async fn pass_on(&self, parts: Parts, body: Bytes) -> Response<Body> {

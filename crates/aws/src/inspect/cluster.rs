@@ -18,8 +18,12 @@ pub struct Cluster {
 
 /// A cluster by its name or ARN; none if ECS does not know it. Needs `ecs:DescribeClusters`.
 pub async fn cluster(session: &Session, cluster: &str) -> Result<Option<Cluster>, CallError> {
-    let answer = session.ecs().describe_clusters().clusters(cluster).send().await;
-    let answer = answer.map_err(|error| CallError::of_sdk(&error))?;
+    let ecs = session.ecs();
+    let asked = || async {
+        let answer = ecs.describe_clusters().clusters(cluster).send().await;
+        answer.map_err(|error| CallError::of_sdk(&error))
+    };
+    let answer = session.repeated(asked).await?;
     Ok(answer.clusters().first().map(|cluster| Cluster {
         name: cluster.cluster_name().unwrap_or_default().to_owned(),
         status: cluster.status().unwrap_or_default().to_owned(),

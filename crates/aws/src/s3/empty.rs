@@ -2,7 +2,7 @@
 
 use aws_smithy_types::base64;
 
-use crate::errors::{self, CallError, Refusal};
+use crate::errors::{self, CallError};
 use crate::session::Session;
 use crate::signed_post::Service;
 use crate::xml::Element;
@@ -22,11 +22,7 @@ pub async fn empty(session: &Session, bucket: &str, told: &mut dyn FnMut(u64)) -
         if keys.is_empty() {
             return Ok(());
         }
-        let answer = call(session, bucket, "POST", "?delete", question(&keys)).await?;
-        if let Some(error) = answer.children.iter().find(|child| child.name == "Error") {
-            let message = format!("{}: {}", error.text("Key"), error.text("Message"));
-            return Err(CallError::Refused(Refusal { code: error.text("Code").to_owned(), message }));
-        }
+        call(session, bucket, "POST", "?delete", question(&keys)).await?;
         deleted += keys.len() as u64;
         told(deleted);
     }
@@ -53,6 +49,7 @@ fn question(keys: &[&str]) -> String {
     body
 }
 
+/// Repeated when S3 asks to slow down: what is gone already is no error to it.
 async fn call(
     session: &Session,
     bucket: &str,
@@ -66,9 +63,25 @@ async fn call(
     // S3 asks for a sum of what names the objects that go.
     let sum = base64::encode(crc32fast::hash(body.as_bytes()).to_be_bytes());
     let headers: &[(&str, &str)] = if body.is_empty() { &[] } else { &[("x-amz-checksum-crc32", &sum)] };
-    let (status, answer) = service.send(method, query, headers, body, session.credentials().await?).await?;
-    match Element::read(&answer) {
-        Ok(root) if status == 200 => Ok(root),
+    let asked = || async {
+        let keys = session.credentials().await?;
+        let (status, answer) = service.send(method, query, headers, body.clone(), keys).await?;
+        read(status, &answer)
+    };
+    session.repeated(asked).await
+}
+
+fn read(status: u16, answer: &str) -> Result<Element, CallError> {
+    match Element::read(answer) {
+        Ok(root) if status == 200 => match root.children.iter().find(|child| child.name == "Error") {
+            None => Ok(root),
+            // Of one object among those that were to be deleted. Its trouble has no status of its own.
+            Some(error) => {
+                let status = if error.text("Code") == "InternalError" { 500 } else { status };
+                let message = format!("{}: {}", error.text("Key"), error.text("Message"));
+                Err(errors::of_answer(status, error.text("Code"), &message))
+            }
+        },
         Ok(error) => Err(errors::of_answer(status, error.text("Code"), error.text("Message"))),
         Err(_) if status != 200 => Err(errors::of_answer(status, "", &format!("an answer {status} that is not S3's"))),
         Err(error) => Err(CallError::NoAnswer(format!("not understood: {error}"))),
@@ -85,5 +98,16 @@ mod tests {
         let root = Element::read(&body).expect("XML");
         let keys: Vec<_> = root.children[1..].iter().map(|object| object.text("Key")).collect();
         assert_eq!(keys, ["a/b c.zip", "</Key><Key>&\r\n"]);
+    }
+
+    #[test]
+    fn only_what_may_help_is_repeated() {
+        let one = |code: &str| format!("<DeleteResult><Error><Key>a</Key><Code>{code}</Code></Error></DeleteResult>");
+        let slow = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+        assert!(matches!(read(503, slow), Err(CallError::Throttled(_))));
+        assert!(matches!(read(200, &one("SlowDown")), Err(CallError::Throttled(_))));
+        assert!(matches!(read(200, &one("InternalError")), Err(CallError::NoAnswer(_))));
+        assert!(matches!(read(200, &one("AccessDenied")), Err(CallError::Refused(_))));
+        assert!(read(200, "<DeleteResult/>").is_ok());
     }
 }

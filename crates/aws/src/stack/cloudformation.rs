@@ -4,7 +4,7 @@
 //! same request to CloudFormation.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::errors::{CallError, Refusal};
 use crate::session::Session;
@@ -12,6 +12,8 @@ use crate::xml::Element;
 
 /// Between two looks at a change set that is being made.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a change set may be in the making.
+const CHANGE_SET: Duration = Duration::from_secs(5 * 60);
 const VERSION: &str = "2010-05-15";
 /// The most that a template may have when it is sent with the call.
 pub const LARGEST_TEMPLATE: usize = 51_200;
@@ -36,6 +38,7 @@ pub struct StackRecord {
     pub reason: Option<String>,
     pub parameters: BTreeMap<String, String>,
     pub outputs: BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What can be done with a stack, by its status.
@@ -156,7 +159,7 @@ impl<'a> CloudFormation<'a> {
     }
 
     /// Makes a change set of this name, which must be new, and waits until it says what it would do. Nothing of the stack
-    /// changes. The change set stays only if there are changes.
+    /// changes. The change set stays if there are changes, and perhaps after an error.
     pub async fn make_change_set(&self, order: &StackOrder, name: &str) -> Result<ChangeSet, CallError> {
         let mut parameters = parameters_of(order);
         let more = [("ChangeSetName", name), ("ChangeSetType", "UPDATE"), ("ClientToken", name)];
@@ -166,9 +169,14 @@ impl<'a> CloudFormation<'a> {
             Err(CallError::Refused(refusal)) if is_no_change(&refusal.message) => return Ok(ChangeSet::NoChange),
             other => other?,
         }
+        let limit = Instant::now() + CHANGE_SET;
         let (status, reason, changes) = loop {
             let (answer, changes) = self.describe_change_set(&order.name, name).await?;
             match answer.text("Status") {
+                status @ ("CREATE_PENDING" | "CREATE_IN_PROGRESS") if Instant::now() > limit => {
+                    let minutes = CHANGE_SET.as_secs() / 60;
+                    return Err(CallError::NoAnswer(format!("the change set is in {status} after {minutes} minutes")));
+                }
                 "CREATE_PENDING" | "CREATE_IN_PROGRESS" => tokio::time::sleep(LOOK_AGAIN).await,
                 status => break (status.to_owned(), answer.text("StatusReason").to_owned(), changes),
             }
@@ -199,10 +207,18 @@ impl<'a> CloudFormation<'a> {
         }
     }
 
-    /// Begins to do what the change set says.
-    pub async fn execute_change_set(&self, stack: &str, name: &str, token: &str) -> Result<(), CallError> {
+    /// Begins to do what the change set says. False: CloudFormation refuses it as one that is executed already, as a repeated call
+    /// may find it whose first answer was lost.
+    pub async fn execute_change_set(&self, stack: &str, name: &str, token: &str) -> Result<bool, CallError> {
         let parameters = [("StackName", stack), ("ChangeSetName", name), ("ClientRequestToken", token)];
-        self.call("ExecuteChangeSet", &parameters).await.map(drop)
+        match self.call("ExecuteChangeSet", &parameters).await {
+            Err(CallError::Refused(refusal))
+                if ["InvalidChangeSetStatus", "ChangeSetNotFound"].contains(&refusal.code.as_str()) =>
+            {
+                Ok(false)
+            }
+            answer => answer.map(|_| true),
+        }
     }
 
     pub async fn delete_change_set(&self, stack: &str, name: &str) -> Result<(), CallError> {
@@ -304,6 +320,7 @@ fn record(stack: &Element) -> StackRecord {
         reason: stack.filled("StackStatusReason"),
         parameters: pairs("Parameters", "ParameterKey", "ParameterValue"),
         outputs: pairs("Outputs", "OutputKey", "OutputValue"),
+        tags: pairs("Tags", "Key", "Value"),
     }
 }
 

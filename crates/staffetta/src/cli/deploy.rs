@@ -16,12 +16,13 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::{FAILED, INTERRUPTED, UNUSABLE, deploy_init, doctor, logging};
-use crate::deploy::apply::{Applied, Work, apply, manager_of, tell_states};
+use crate::deploy::apply::{Applied, Work, apply, clean_up, manager_of, states};
 use crate::deploy::config_toml::config_toml;
 use crate::deploy::costs::Costs;
 use crate::deploy::destroy::{destroy, left, running_jobs};
 use crate::deploy::file::{self, Loaded};
 use crate::deploy::operate::{Failure, token};
+use crate::deploy::ownership::{self, Intent};
 use crate::deploy::places::Places;
 use crate::deploy::preflight::{self, NotFit};
 use crate::deploy::progress::{Progress, Told};
@@ -80,11 +81,14 @@ pub struct PlanArguments {
 #[command(
     after_help = "Stack by stack, each event as it comes. What fails is taken back by CloudFormation; the first cause and the
 state of every stack are told. Run it again after Ctrl-C or a failure: it takes up what is there. A manager starts when its image
-and its runner tokens are there: what is missing is told with the commands that bring it.
+and its runner tokens are there: what is missing is told with the commands that bring it. A manager that runs is not changed
+before its next version has all that it needs.
 
---json prints one object for each event.
+--json prints one object for each event. The last is `end`: `changed`; `held`, the stacks that stay as they were for want of
+something; `waiting`, those that are as the file says and whose managers do not run yet; and `missing`.
 
-Exit codes: 0 the stacks are as the file says, 1 they are not, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
+Exit codes: 0 the stacks are as the file says, though managers may wait (`waiting`), 1 they are not, 2 nothing was begun,
+130 Ctrl-C (CloudFormation goes on).
 
 Example:
   staffetta deploy apply"
@@ -199,6 +203,10 @@ struct Wanted {
 }
 
 fn load(which: &Which) -> anyhow::Result<Wanted> {
+    if !which.file.exists() {
+        let file = which.file.display();
+        return Err(anyhow!("there is no {file}: `staffetta deploy init` writes one, and --file names another"));
+    }
     let loaded = file::load(&which.file)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
@@ -229,16 +237,16 @@ fn looking_at(stacks: &[Stack]) -> ProgressBar {
     doctor::progress(&stacks.iter().map(|stack| stack.name.clone()).collect::<Vec<_>>())
 }
 
-/// Whether the file and the account fit; what does not is told, with the exit code.
-async fn fits(
-    wanted: &Wanted,
-    chosen: &[Stack],
-    places: &Places,
-    which: &Which,
-    network: bool,
-) -> Result<(), ExitCode> {
+/// Whether the file fits the account and what stands there; what does not is told, with the exit code.
+async fn fits(wanted: &Wanted, chosen: &[Stack], places: &Places, which: &Which, making: bool) -> Result<(), ExitCode> {
     let spinner = looking_at(chosen);
-    let checked = preflight::check(&wanted.loaded.deployment, chosen, places, &which.file, network).await;
+    let (deployment, file) = (&wanted.loaded.deployment, &which.file);
+    let checked = async {
+        preflight::check(deployment, chosen, places, file, making).await?;
+        let intent = if making { Intent::Make } else { Intent::Destroy };
+        ownership::check(deployment, &wanted.stacks, chosen, places, file, intent).await
+    };
+    let checked = checked.await;
     spinner.finish_and_clear();
     checked.map_err(|error| {
         eprintln!("staffetta: nothing was begun.\n{error}");
@@ -261,7 +269,7 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
     let planned = tokio::select! {
         planned = plan::plan(&work, &name) => planned,
         _ = tokio::signal::ctrl_c() => {
-            plan::clean_up(&work, &name).await;
+            unless_interrupted(plan::clean_up(&work, &name)).await;
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
@@ -269,7 +277,7 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
     let plans = match planned {
         Ok(plans) => plans,
         Err(failure) => {
-            plan::clean_up(&work, &name).await;
+            unless_interrupted(plan::clean_up(&work, &name)).await;
             return Err(unplanned(&failure));
         }
     };
@@ -282,9 +290,16 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Ctrl-C, perhaps the second, ends it at once: none.
+async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        _ = tokio::signal::ctrl_c() => None,
+    }
+}
+
 fn unplanned(failure: &Failure) -> anyhow::Error {
-    let advice = failure.advice.as_ref().map(|advice| format!("\n{advice}")).unwrap_or_default();
-    anyhow!("{}: {}{advice}", failure.stack, failure.error)
+    anyhow!(failure.line())
 }
 
 async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
@@ -298,9 +313,8 @@ async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
     let Wanted { loaded: Loaded { deployment, .. }, stacks: all } = &wanted;
     let work = Work { deployment, all, chosen: &chosen, places: &places };
     let mut progress = Progress::new(json);
-    let mut applied = tokio::select! {
-        applied = apply(&work, &mut progress) => applied,
-        _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "apply")),
+    let Some(mut applied) = apply_or_clean_up(&work, &mut progress).await else {
+        return Ok(ExitCode::from(INTERRUPTED));
     };
     if applied.as_ref().is_ok_and(|applied| !applied.missing.is_empty()) {
         let Some(stored) = provide_tokens(&work, &wanted.loaded, &which.file, json, &mut progress).await else {
@@ -309,25 +323,25 @@ async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
         if stored {
             let managers: Vec<_> = chosen.iter().filter(|stack| is_manager(stack)).cloned().collect();
             let work = Work { chosen: &managers, ..work };
-            let again = tokio::select! {
-                again = apply(&work, &mut progress) => again,
-                _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "apply")),
+            let Some(again) = apply_or_clean_up(&work, &mut progress).await else {
+                return Ok(ExitCode::from(INTERRUPTED));
             };
             applied = applied.and_then(|mut applied| {
                 applied.missing.retain(|missing| managers.iter().all(|stack| stack.name != missing.stack));
-                applied.missing.extend(again?.missing);
-                Ok(Applied { changed: true, ..applied })
+                let again = again?;
+                applied.missing.extend(again.missing);
+                Ok(Applied { changed: true, held: again.held, waiting: again.waiting, ..applied })
             });
         }
     }
     match applied {
-        Ok(Applied { changed, missing }) => {
+        Ok(applied) => {
             if chosen.len() < all.len() && matches!(deployment.manager, ManagerMode::Shared(_)) {
                 progress
                     .note("The manager of all environments is as it was: apply without --environment changes it too.");
             }
-            progress.tell(&Told::End { changed, missing: &missing });
-            Ok(ExitCode::SUCCESS)
+            progress.tell(&Told::End(&applied));
+            Ok(if applied.held.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
         }
         Err(failure) => {
             failed(&failure, &work, &mut progress).await;
@@ -335,6 +349,16 @@ async fn run_apply(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(FAILED))
         }
     }
+}
+
+/// None: Ctrl-C ended it, and that is told.
+async fn apply_or_clean_up(work: &Work<'_>, progress: &mut Progress) -> Option<Result<Applied, Failure>> {
+    let applied = unless_interrupted(apply(work, progress)).await;
+    if applied.is_none() {
+        interrupted(progress, "apply");
+        unless_interrupted(clean_up(work, progress)).await;
+    }
+    applied
 }
 
 fn is_manager(stack: &Stack) -> bool {
@@ -389,8 +413,15 @@ async fn provide_tokens(
 
 async fn failed(failure: &Failure, work: &Work<'_>, progress: &mut Progress) {
     progress.tell(&failure.told());
+    let spinner = looking_at(work.all);
+    let states = unless_interrupted(states(work.all, work.places)).await;
+    spinner.finish_and_clear();
+    let Some(states) = states else { return };
     progress.note("What there is now:");
-    tell_states(work.all, work.places, progress).await;
+    for (stack, status) in states {
+        let (account, region) = (&stack.place.account, &stack.place.region);
+        progress.tell(&Told::State { stack: &stack.name, account, region, status: status.as_deref() });
+    }
 }
 
 /// CloudFormation does not stop when nobody looks.
@@ -415,7 +446,10 @@ async fn run_destroy(arguments: DestroyArguments) -> anyhow::Result<ExitCode> {
     }
     let Wanted { loaded: Loaded { deployment, .. }, stacks: all } = &wanted;
     let work = Work { deployment, all, chosen: &chosen, places: &places };
-    let jobs = running_jobs(&work).await.map_err(|failure| unplanned(&failure))?;
+    let spinner = looking_at(&chosen);
+    let jobs = running_jobs(&work).await;
+    spinner.finish_and_clear();
+    let jobs = jobs.map_err(|failure| unplanned(&failure))?;
     if !jobs.is_empty() && !even_with_running_jobs {
         eprintln!("staffetta: jobs run, and nothing was deleted:\n  {}", jobs.join("\n  "));
         eprintln!("Wait for their end (pause the runners in GitLab), or end them with --even-with-running-jobs.");
@@ -426,9 +460,8 @@ async fn run_destroy(arguments: DestroyArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(FAILED));
     }
     let mut progress = Progress::new(json);
-    let destroyed = tokio::select! {
-        destroyed = destroy(&work, even_with_running_jobs, &mut progress) => destroyed,
-        _ = tokio::signal::ctrl_c() => return Ok(interrupted(&progress, "destroy")),
+    let Some(destroyed) = unless_interrupted(destroy(&work, even_with_running_jobs, &mut progress)).await else {
+        return Ok(interrupted(&progress, "destroy"));
     };
     match destroyed {
         Ok(()) => {

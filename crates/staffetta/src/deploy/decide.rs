@@ -45,6 +45,11 @@ pub fn to_delete(phase: Option<Phase>, tried: &[Step]) -> Step {
     )
 }
 
+/// Whether `apply` deletes what is there, if anything, and makes the stack again.
+pub fn is_made_anew(phase: Phase) -> bool {
+    matches!(to_make(Some(phase), &[]), Step::Create | Step::Delete)
+}
+
 fn once(step: Step, tried: &[Step]) -> Step {
     match step {
         Step::Delete | Step::ContinueRollback if tried.contains(&step) => Step::GiveUp,

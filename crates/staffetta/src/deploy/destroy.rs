@@ -1,5 +1,7 @@
 //! `staffetta deploy destroy`: takes away what `apply` made, so that a later `apply` works.
 
+use std::time::{Duration, Instant};
+
 use aws::stack::{Environment, RunnerToken, Stack, stop_tasks};
 use aws::{CallError, inspect, s3};
 use futures::future::join_all;
@@ -7,6 +9,11 @@ use futures::future::join_all;
 use super::apply::{Work, environment_of};
 use super::operate::{Failure, delete};
 use super::progress::{Progress, Told};
+
+/// Between two looks at tasks that end.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long tasks may take for their end: two minutes for their containers (facts 2.3), and their network after that.
+const TASKS_END: Duration = Duration::from_secs(10 * 60);
 
 /// The jobs that run in the environments that are to go: a line for each cluster that has some.
 pub async fn running_jobs(work: &Work<'_>) -> Result<Vec<String>, Failure> {
@@ -56,12 +63,49 @@ async fn clear(
         progress.note(&format!("{cluster}: {} running jobs are ended", tasks.len()));
         stop_tasks(session, &cluster, &tasks, "staffetta deploy destroy").await.map_err(failed("ecs:StopTask"))?;
     }
+    see_off(work, stack, &cluster, tasks, progress).await?;
     if environment.cache.is_some() {
         let bucket = work.deployment.cache_bucket(environment);
         let mut told = |objects| progress.note(&format!("{bucket}: {objects} cached objects deleted"));
         s3::empty(session, &bucket, &mut told).await.map_err(failed("s3:DeleteObject"))?;
     }
     Ok(())
+}
+
+/// Waits until these tasks are gone, and those that were ending already: the cluster and its security group can go only then.
+async fn see_off(
+    work: &Work<'_>,
+    stack: &Stack,
+    cluster: &str,
+    tasks: Vec<String>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let session = work.places.session(&stack.place);
+    let failed = |action: &'static str| move |error: CallError| Failure::of_call(stack, action, &error);
+    let mut ending = inspect::stopped_tasks(session, cluster).await.map_err(failed("ecs:ListTasks"))?;
+    ending.extend(tasks);
+    ending.sort();
+    ending.dedup();
+    let limit = Instant::now() + TASKS_END;
+    let mut told = 0;
+    loop {
+        ending = inspect::ending_tasks(session, cluster, &ending).await.map_err(failed("ecs:DescribeTasks"))?;
+        let Some(task) = ending.first() else { return Ok(()) };
+        if Instant::now() > limit {
+            let (stack, region) = (stack.name.clone(), &stack.place.region);
+            let error = format!("the task {task} has not ended after {} minutes", TASKS_END.as_secs() / 60);
+            let advice = format!(
+                "`aws ecs describe-tasks --cluster {cluster} --tasks {task} --region {region}` shows how it is. Run the command again \
+                 when it is STOPPED."
+            );
+            return Err(Failure { stack, error, cause: None, advice: Some(advice) });
+        }
+        if ending.len() != told {
+            told = ending.len();
+            progress.note(&format!("{cluster}: waiting for the end of tasks: {told}"));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// What nobody here made, or what outlives its stack.

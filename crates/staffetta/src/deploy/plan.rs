@@ -10,8 +10,9 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use super::apply::{Work, manager_of, running};
-use super::decide::{advice, reason, to_make};
+use super::decide::{advice, is_made_anew, reason, to_make};
 use super::operate::{Failure, order};
+use super::progress::NO_CHANGE;
 use super::ready::{self, Count, Missing};
 
 /// What would become of one stack.
@@ -56,7 +57,11 @@ pub struct Line {
 
 /// Looks at all chosen stacks at once. The names of the change sets, which are deleted again, begin with `name`.
 pub async fn plan(work: &Work<'_>, name: &str) -> Result<Vec<StackPlan>, Failure> {
-    let records = join_all(work.all.iter().map(|stack| async {
+    let needed: Vec<_> = work.chosen.iter().flat_map(Stack::needs).collect();
+    let is_needed = |stack: &&Stack| {
+        needed.contains(&stack.name.as_str()) || work.chosen.iter().any(|chosen| chosen.name == stack.name)
+    };
+    let records = join_all(work.all.iter().filter(is_needed).map(|stack| async {
         let record = CloudFormation::new(work.places.session(&stack.place)).describe(&stack.name).await;
         let record = record.map_err(|error| Failure::of_call(stack, "cloudformation:DescribeStacks", &error))?;
         Ok::<_, Failure>((stack.name.clone(), record))
@@ -148,10 +153,6 @@ async fn of_stack(
         }
     }
     Ok(plan)
-}
-
-fn is_made_anew(phase: Phase) -> bool {
-    matches!(phase, Phase::Gone | Phase::OnlyRecord | Phase::Remains)
 }
 
 /// What a stack that is not there would get: all that its template has.
@@ -251,7 +252,7 @@ pub fn summary(plans: &[StackPlan]) -> String {
     ];
     let parts: Vec<_> = parts.iter().filter(|(number, _)| *number > 0).map(|(n, word)| format!("{n} {word}")).collect();
     match plans.iter().all(|plan| plan.action == Action::NoChange) {
-        true => "No change: everything is as the file says.".to_owned(),
+        true => NO_CHANGE.to_owned(),
         false => format!("Stacks: {}.", parts.join(", ")),
     }
 }
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn no_change_is_said_plainly() {
-        assert_eq!(summary(&[plan_of(Action::NoChange, Vec::new())]), "No change: everything is as the file says.");
+        assert_eq!(summary(&[plan_of(Action::NoChange, Vec::new())]), NO_CHANGE);
         let mixed = [plan_of(Action::NoChange, Vec::new()), plan_of(Action::Create, Vec::new())];
         assert_eq!(summary(&mixed), "Stacks: 1 to make, 1 without change.");
     }

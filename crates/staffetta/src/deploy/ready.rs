@@ -1,7 +1,7 @@
 //! What stacks cannot bring: images in their repositories, and runner tokens in their secrets.
 
 use aws::Session;
-use aws::inspect::{self, EcrImage, Stored};
+use aws::inspect::{self, EcrImage};
 use aws::stack::{Deployment, Environment, ManagerOf, Place, RunnerSecret, RunnerToken, runner_secret, token_variable};
 use serde::Serialize;
 
@@ -48,20 +48,26 @@ pub async fn of_manager(deployment: &Deployment, manager: ManagerOf<'_>, session
         (deployment.manager_image(manager), |prefix: &str| format!("make images IMAGES=manager IMAGE_PREFIX={prefix}"));
     seen.image(&stack, "the manager's image", &image, manager.place(), session, &build).await;
     for environment in deployment.environments_of(manager) {
-        // A secret that the file brings along is for its owner to fill.
-        if environment.runner_token != RunnerToken::Made {
-            continue;
-        }
         let secret = deployment.token_secret(environment);
-        match runner_secret(session, &secret).await {
+        match look_at_token(session, environment, &secret).await {
             Ok(RunnerSecret::Stored) => {}
-            Ok(RunnerSecret::Empty | RunnerSecret::Absent) => {
-                seen.missing.push(missing_token(&stack, environment, &secret));
-            }
+            Ok(state) => seen.missing.push(missing_token(&stack, environment, &secret, state)),
             Err(error) => seen.unseen.push(format!("the runner token in {secret}: {error}")),
         }
     }
     seen
+}
+
+/// A secret that the file brings along may be in another region than its manager.
+async fn look_at_token(session: &Session, environment: &Environment, secret: &str) -> Result<RunnerSecret, String> {
+    let looked = match (&environment.runner_token, region_of(secret)) {
+        (RunnerToken::Secret(_), Some(region)) => {
+            let session = session.in_region(region).map_err(|error| error.to_string())?;
+            runner_secret(&session, secret).await
+        }
+        _ => runner_secret(session, secret).await,
+    };
+    looked.map_err(|error| error.to_string())
 }
 
 /// What the jobs of an environment need.
@@ -83,13 +89,13 @@ impl Readiness {
         name: &str,
         place: &Place,
         session: &Session,
-        build: &dyn Fn(&str) -> String,
+        build: &(dyn Fn(&str) -> String + Sync),
     ) {
         let image = EcrImage::parse(name).filter(|it| it.account == place.account && it.region == place.region);
         let Some(image) = image else { return };
-        match inspect::stored_image(session, &image).await {
-            Ok(Stored::Image { .. }) => {}
-            Ok(Stored::NoImage | Stored::NoRepository) => self.missing.push(Missing {
+        match inspect::image_exists(session, &image).await {
+            Ok(true) => {}
+            Ok(false) => self.missing.push(Missing {
                 stack: stack.to_owned(),
                 what: format!("{what} {name}"),
                 commands: push_commands(name, &place.region, build),
@@ -112,19 +118,49 @@ fn push_commands(image: &str, region: &str, build: &dyn Fn(&str) -> String) -> V
     ]
 }
 
-/// `apply` itself stores a token that it finds in this variable, so it is in no command line.
-fn missing_token(stack: &str, environment: &Environment, secret: &str) -> Missing {
+/// That of an ARN.
+fn region_of(arn: &str) -> Option<&str> {
+    arn.split(':').nth(3)
+}
+
+/// The name in an ARN, which ends with a dash and six letters of Secrets Manager.
+fn secret_name(arn: &str) -> &str {
+    let name = arn.splitn(7, ':').last().unwrap_or(arn);
+    name.rsplit_once('-').map_or(name, |(name, _)| name)
+}
+
+/// The token itself is in no command line. Into a secret of its own `apply` stores what it finds in the variable; one that the
+/// file brings along is for its owner to fill.
+fn missing_token(stack: &str, environment: &Environment, secret: &str, state: RunnerSecret) -> Missing {
     let variable = token_variable(environment);
-    Missing {
-        stack: stack.to_owned(),
-        what: format!("the token of the runner {}, in the secret {secret}", environment.name),
-        commands: vec![format!("read -rs {variable} && export {variable}    # glrt-…, as GitLab shows it")],
-    }
+    let name = &environment.name;
+    let read = format!("read -rs {variable} && export {variable}    # glrt-…, as GitLab shows it");
+    let aws = |what: &str| {
+        let region = region_of(secret).map(|region| format!(" --region {region}")).unwrap_or_default();
+        format!(
+            "printenv {variable} | tr -d '\\n' | aws secretsmanager {what}{region} --secret-string file:///dev/stdin"
+        )
+    };
+    let (what, commands) = match (&environment.runner_token, state) {
+        (RunnerToken::Made, _) => (format!("the token of the runner {name}, in the secret {secret}"), vec![read]),
+        (RunnerToken::Secret(_), RunnerSecret::Absent) => (
+            format!(
+                "the secret {secret}, which the file names for the runner {name}: name in the file the ARN of what this makes"
+            ),
+            vec![read, aws(&format!("create-secret --name {}", secret_name(secret)))],
+        ),
+        (RunnerToken::Secret(_), _) => (
+            format!("the token of the runner {name}, in the secret {secret} that the file names"),
+            vec![read, aws(&format!("put-secret-value --secret-id {secret}"))],
+        ),
+    };
+    Missing { stack: stack.to_owned(), what, commands }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::file;
 
     #[test]
     fn a_manager_starts_when_all_is_there_and_is_never_stopped_by_what_is_not() {
@@ -142,6 +178,29 @@ mod tests {
         ] {
             let readiness = Readiness { missing, unseen };
             assert_eq!(count(&readiness, running), expected, "{readiness:?} {running}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_missing_is_stored_without_being_in_a_command_line() {
+        const ARN: &str = "arn:aws:secretsmanager:eu-north-1:111122223333:secret:ci/dev-token-AbCdEf";
+        let loaded = file::tests::dev(&format!("runner_token_secret = \"{ARN}\""));
+        let dev = &loaded.deployment.environments[0];
+        for (state, command) in [
+            (
+                RunnerSecret::Absent,
+                "aws secretsmanager create-secret --name ci/dev-token --region eu-north-1 ".to_owned(),
+            ),
+            (
+                RunnerSecret::Empty,
+                format!("aws secretsmanager put-secret-value --secret-id {ARN} --region eu-north-1 "),
+            ),
+        ] {
+            let missing = missing_token("ci-dev-manager", dev, ARN, state);
+            assert!(missing.what.contains(ARN), "{missing:?}");
+            assert!(missing.commands[0].starts_with("read -rs DEV_RUNNER_TOKEN "), "{missing:?}");
+            assert!(missing.commands[1].starts_with(r"printenv DEV_RUNNER_TOKEN | tr -d '\n' | aws "), "{missing:?}");
+            assert!(missing.commands[1].contains(&command), "{missing:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::emulator_gaps::front_of;
 use crate::operator::{ACCOUNT, Network, Operator, REGION};
 
 /// One environment, whose token somebody keeps: nothing of it needs a GitLab.
-fn file_of(Network { vpc, subnets }: &Network, more: &str) -> String {
+fn file_of(Network { vpc, subnets }: &Network, secret: &str, more: &str) -> String {
     format!(
         r#"
 name = "ci"
@@ -21,51 +21,55 @@ region = "{REGION}"
 [environments.dev]
 vpc = "{vpc}"
 subnets = {subnets:?}
-runner_token_secret = "arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:dev-AbCdEf"
+runner_token_secret = "{secret}"
 {more}
 "#
     )
 }
 
 /// moto, a front before it, and an operator with a file.
-struct World {
-    front: AwsFront,
-    operator: Operator,
+pub struct World {
+    pub front: AwsFront,
+    pub operator: Operator,
     network: Network,
+    /// The ARN of the secret with the token.
+    pub secret: String,
     _moto: Moto,
 }
 
 impl World {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let moto = Moto::start();
         let front = front_of(&moto).await;
         let operator = Operator::at(front.url());
         let network = operator.default_network().await;
-        let world = Self { front, operator, network, _moto: moto };
+        let secret = operator.aws("secretsmanager create-secret --name dev --secret-string glrt-made-up").await;
+        let secret = secret["ARN"].as_str().expect("an ARN").to_owned();
+        let world = Self { front, operator, network, secret, _moto: moto };
         world.ask_for("");
         world
     }
 
     /// Writes the file anew.
-    fn ask_for(&self, more: &str) {
-        self.operator.write("staffetta.toml", &file_of(&self.network, more));
+    pub fn ask_for(&self, more: &str) {
+        self.operator.write("staffetta.toml", &file_of(&self.network, &self.secret, more));
     }
 
-    async fn status(&self, stack: &str) -> String {
+    pub async fn status(&self, stack: &str) -> String {
         let said = self.operator.aws_says(&format!("cloudformation describe-stacks --stack-name {stack}")).await;
         let stacks: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
         stacks["Stacks"][0]["StackStatus"].as_str().unwrap_or("none").to_owned()
     }
 
     /// `staffetta deploy COMMAND` as a person runs it.
-    fn on_terminal(&self, command: &str) -> Terminal {
+    pub fn on_terminal(&self, command: &str) -> Terminal {
         let file = self.operator.path("staffetta.toml");
         let arguments = ["deploy".into(), command.into(), "--file".into(), file.into_os_string()];
         let access = [("AWS_ACCESS_KEY_ID", "deploy"), ("AWS_SECRET_ACCESS_KEY", "made-up")];
         Terminal::start_with(&arguments, &[access.as_slice(), &[("AWS_ENDPOINT_URL", self.front.url())]].concat())
     }
 
-    async fn managers(&self) -> String {
+    pub async fn managers(&self) -> String {
         let stacks = self.operator.aws("cloudformation describe-stacks --stack-name ci-dev-manager").await;
         let parameters = stacks["Stacks"][0]["Parameters"].as_array().expect("parameters").iter();
         let mut counts = parameters.filter(|parameter| parameter["ParameterKey"] == "DesiredCount");
@@ -82,7 +86,7 @@ impl World {
 
 /// A stack in states that no emulator reaches. What is not said here moto answers.
 #[derive(Clone, Default)]
-struct Story(Arc<Mutex<Told>>);
+pub struct Story(Arc<Mutex<Told>>);
 
 #[derive(Default)]
 struct Told {
@@ -94,7 +98,7 @@ struct Told {
 
 impl Story {
     /// Answers for this stack. `id` is its ARN.
-    fn of(front: &AwsFront, stack: &'static str, id: &str) -> Self {
+    pub fn of(front: &AwsFront, stack: &'static str, id: &str) -> Self {
         let story = Self::default();
         let is_it = move |call: &AwsCall| {
             let name = call.text("StackName");
@@ -103,7 +107,13 @@ impl Story {
         let (told, stack_id) = (story.clone(), id.to_owned());
         front.on("cloudformation:DescribeStacks", move |call, _| {
             let status = told.0.lock().expect("a story").status.filter(|_| is_it(call))?;
-            let member = format!("<member><StackId>{stack_id}</StackId><StackName>{stack}</StackName><StackStatus>{status}</StackStatus></member>");
+            let tag =
+                |key: &str, value: &str| format!("<member><Key>staffetta:{key}</Key><Value>{value}</Value></member>");
+            let tags = tag("deployment", "ci") + &tag("environment", "dev");
+            let member = format!(
+                "<member><StackId>{stack_id}</StackId><StackName>{stack}</StackName><StackStatus>{status}</StackStatus>\
+                 <Tags>{tags}</Tags></member>"
+            );
             Some(answer("DescribeStacks", &format!("<Stacks>{member}</Stacks>")))
         });
         let (told, stack_id) = (story.clone(), id.to_owned());
@@ -126,17 +136,17 @@ impl Story {
         story
     }
 
-    fn tell(&self, status: Option<&'static str>, events: &[[&'static str; 3]]) {
+    pub fn tell(&self, status: Option<&'static str>, events: &[[&'static str; 3]]) {
         *self.0.lock().expect("a story") = Told { status, events: events.to_vec() };
     }
 }
 
-fn answer(action: &str, result: &str) -> Answer {
+pub fn answer(action: &str, result: &str) -> Answer {
     Answer::new(200, format!("<{action}Response><{action}Result>{result}</{action}Result></{action}Response>"))
 }
 
-const STACK: &str = "AWS::CloudFormation::Stack ci-dev";
-const PRETENDED: &str = "arn:aws:cloudformation:us-east-1:123456789012:stack/ci-dev/pretended";
+pub const STACK: &str = "AWS::CloudFormation::Stack ci-dev";
+pub const PRETENDED: &str = "arn:aws:cloudformation:us-east-1:123456789012:stack/ci-dev/pretended";
 
 #[tokio::test]
 async fn a_change_in_the_file_is_planned_applied_and_then_is_no_change() {
@@ -317,7 +327,7 @@ async fn a_file_that_does_not_fit_the_account_begins_nothing_and_tells_each_line
     let subnet = operator.aws(&format!("ec2 create-subnet --vpc-id {other} --cidr-block 10.9.1.0/24")).await;
     let subnet = subnet["Subnet"]["SubnetId"].as_str().expect("an id").to_owned();
     let subnets = vec![network.subnets[0].clone(), subnet.clone(), "subnet-0123456789abcdef0".to_owned()];
-    let file = file_of(&Network { vpc: network.vpc.clone(), subnets }, "");
+    let file = file_of(&Network { vpc: network.vpc.clone(), subnets }, &world.secret, "");
     operator.write("staffetta.toml", &file);
     let seen = front.calls().len();
     for command in ["plan", "apply"] {
@@ -330,7 +340,7 @@ async fn a_file_that_does_not_fit_the_account_begins_nothing_and_tells_each_line
             assert!(said.stderr.contains(&words), "{words} is not in\n{}", said.stderr);
         }
     }
-    operator.write("staffetta.toml", &file.replace(ACCOUNT, "999999999999"));
+    operator.write("staffetta.toml", &file.replace(&format!("account = \"{ACCOUNT}"), "account = \"999999999999"));
     let said = operator.staffetta(&["deploy", "apply"]).await;
     assert_eq!(said.code, Some(1), "{said:?}");
     let words = "staffetta.toml:4: the account is 999999999999, but the credentials are of 123456789012";
@@ -416,7 +426,8 @@ async fn a_change_set_that_nobody_executed_does_not_block_the_name() {
     let World { operator, .. } = &world;
     operator.write("none.json", r#"{"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}"#);
     let set = "create-change-set --change-set-type CREATE --change-set-name forgotten --template-body file://none.json";
-    operator.aws(&format!("cloudformation {set} --stack-name ci-dev")).await;
+    let tags = "Key=staffetta:deployment,Value=ci Key=staffetta:environment,Value=dev";
+    operator.aws(&format!("cloudformation {set} --stack-name ci-dev --tags {tags}")).await;
     assert_eq!(world.status("ci-dev").await, "REVIEW_IN_PROGRESS");
     let applied = operator.staffetta(&["deploy", "apply"]).await.good();
     assert!(applied.contains("never executed: its record is deleted"), "{applied}");
@@ -430,21 +441,51 @@ async fn a_manager_starts_with_its_image_and_is_not_stopped_for_want_of_the_next
     let applied = operator.staffetta(&["deploy", "apply"]).await.good();
     let push = format!("docker push {ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/ci-dev-manager/manager:");
     assert!(applied.contains(&push), "{applied}");
+    assert!(applied.contains("as the file says. No manager runs yet in ci-dev-manager.\n"), "{applied}");
     assert_eq!(world.managers().await, "0");
 
     let manifest = r#"{"images": [{"imageManifest": "{\"manifests\": []}"}]}"#;
     front.answer("ecr:BatchGetImage", 200, manifest);
     let plan = operator.staffetta(&["deploy", "plan"]).await.good();
-    assert!(plan.contains("ci-dev-manager (123456789012, us-east-1): "), "{plan}");
+    let planned = front
+        .calls()
+        .into_iter()
+        .rfind(|call| call.text("StackName") == "ci-dev-manager" && call.action == "CreateChangeSet");
+    let planned = planned.unwrap_or_else(|| panic!("no change set of the manager's stack: {plan}"));
+    let key = planned.parameters.iter().find(|(_, value)| *value == "DesiredCount").expect("the parameter").0;
+    assert_eq!(planned.text(&key.replace("ParameterKey", "ParameterValue")), "1", "the plan starts a manager");
     operator.staffetta(&["deploy", "apply"]).await.good();
     assert_eq!(world.managers().await, "1");
 
     front.answer("ecr:BatchGetImage", 200, r#"{"images": [], "failures": [{"failureCode": "ImageNotFound"}]}"#);
     world.ask_for("log_retention_days = 7\ncache_expire_days = 3");
-    let applied = operator.staffetta(&["deploy", "apply"]).await.good();
-    assert!(applied.contains("ci-dev: changed") && applied.contains("It stays as it is."), "{applied}");
-    assert!(applied.contains(&push), "{applied}");
+    let said = operator.staffetta(&["deploy", "apply"]).await;
+    assert_eq!(said.code, Some(1), "the manager's stack is not as the file says: {said:?}");
+    let end = "Not as the file says: ci-dev-manager, as long as something is missing.\n";
+    for words in ["ci-dev: changed", "It stays as it is.", end, &push] {
+        assert!(said.stdout.contains(words), "{words} is not in\n{}", said.stdout);
+    }
     assert_eq!(world.managers().await, "1");
+    let json = operator.staffetta(&["deploy", "apply", "--json"]).await;
+    let end: Value = serde_json::from_str(json.stdout.lines().last().expect("an end")).expect("JSON");
+    assert_eq!((json.code, &end["held"], &end["waiting"]), (Some(1), &json!(["ci-dev-manager"]), &json!([])));
+}
+
+#[tokio::test]
+async fn a_secret_that_the_file_names_is_looked_at_before_its_manager_starts() {
+    let world = World::start().await;
+    let World { operator, front, secret, .. } = &world;
+    front.answer("ecr:BatchGetImage", 200, r#"{"images": [{"imageManifest": "{\"manifests\": []}"}]}"#);
+    operator.aws(&format!("secretsmanager delete-secret --secret-id {secret}")).await;
+    let applied = operator.staffetta(&["deploy", "apply"]).await.good();
+    let words = format!("the secret {secret}, which the file names for the runner dev");
+    assert!(applied.contains(&words) && applied.contains("No manager runs yet in ci-dev-manager."), "{applied}");
+    assert_eq!(world.managers().await, "0");
+
+    front.fail("secretsmanager:DescribeSecret", "AccessDeniedException", "not you");
+    let applied = operator.staffetta(&["deploy", "apply"]).await.good();
+    assert!(applied.contains("it cannot be seen whether this is there: the runner token in"), "{applied}");
+    assert!(applied.contains("No manager runs yet in ci-dev-manager."), "{applied}");
 }
 
 #[tokio::test]
