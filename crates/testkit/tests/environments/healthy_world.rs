@@ -43,7 +43,8 @@ const ECR: &str = "AmazonEC2ContainerRegistry_V20150921";
 /// That of the manager's image.
 const MANAGER_VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const NAMES: [&str; 2] = ["dev", "isolated"];
-pub const SERVICES: [&str; 3] = ["ecr.api", "ecr.dkr", "logs"];
+/// What tasks and their manager need there, beside S3.
+pub const SERVICES: [&str; 5] = ["ecr.api", "ecr.dkr", "logs", "secretsmanager", "ecs"];
 
 /// Runs a test in the one world of this process: one after the other, for each finds the fault that it put in and no other.
 pub fn in_world(test: impl AsyncFnOnce(&'static World)) {

@@ -47,7 +47,7 @@ pub fn create_endpoint(
     format!(
         "`aws ec2 create-vpc-endpoint --vpc-id {vpc} --vpc-endpoint-type Interface --service-name com.amazonaws.{region}.{service} \
          --subnet-ids {} --security-group-ids SECURITY_GROUP --private-dns-enabled --region {region}`, where SECURITY_GROUP lets in \
-         443 from the tasks",
+         443 from these subnets",
         subnets.join(" "),
     )
 }

@@ -15,6 +15,7 @@ use self::manager_path::{End, MANAGER_PATH};
 use self::security_groups::{GROUPS, MANAGER_OUT, Scene};
 use self::subnets::SUBNETS;
 use self::way_out::{WAY_OUT, Wanted};
+use super::subject::ManagerPlace;
 use super::{Finding, Manager, Subject};
 use crate::config::host;
 
@@ -107,6 +108,7 @@ async fn ways_out(
         gitlab_host: host(&subject.runner.url).unwrap_or_default(),
         groups: &fargate.security_groups,
         needs: needs.as_ref(),
+        of_manager: &of_manager(subject),
         owner: owner.filter(|owner| account.is_some_and(|account| account != *owner)),
     };
     let groups: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.security_groups.clone()).collect();
@@ -115,6 +117,17 @@ async fn ways_out(
         Ok(groups) => way_out::check(&wanted, subnets, tables, endpoints, &groups),
         Err(error) => vec![Finding::not_seen(ENDPOINTS, "ec2:DescribeSecurityGroups", &error)],
     }
+}
+
+/// Its task is started like any other, and then it calls ECS; with a role for each environment, STS too.
+fn of_manager(subject: &Subject) -> Vec<&'static str> {
+    let fargate = &subject.runner.fargate;
+    let is_here = |place: &ManagerPlace| place.subnets.iter().any(|subnet| fargate.subnets.contains(subnet));
+    if !subject.manager.place.as_ref().is_some_and(is_here) {
+        return Vec::new();
+    }
+    let sts = fargate.role_arn.as_ref().map(|_| "sts");
+    ["ecr.api", "ecr.dkr", "s3", "logs", "secretsmanager", "ecs"].into_iter().chain(sts).collect()
 }
 
 /// The manager's end of the network: in its own account and region.

@@ -48,6 +48,8 @@ pub struct Wanted<'a> {
     pub groups: &'a [String],
     /// None where the task definition is not known.
     pub needs: Option<&'a Needs>,
+    /// What a manager in the same subnets needs; empty where it is elsewhere.
+    pub of_manager: &'a [&'static str],
     /// The account that shares the subnets, where it is another than that of the tasks. Its endpoints are not shown to others.
     pub owner: Option<&'a str>,
 }
@@ -162,7 +164,10 @@ fn by_endpoints(
         return fault(evidence, "No task starts: CannotPullContainerError.", fix, beyond);
     }
     let is_there = |service: &&&str| endpoints.iter().any(|endpoint| leads_to(endpoint, region, service, &table.id));
-    let missing: Vec<_> = needs.services.iter().filter(|service| !is_there(service)).copied().collect();
+    let lack = |services: &[&'static str]| services.iter().filter(|it| !is_there(it)).copied().collect::<Vec<_>>();
+    let (of_tasks, of_manager) = (lack(&needs.services), lack(wanted.of_manager));
+    let of_manager = of_manager.into_iter().filter(|service| !of_tasks.contains(service));
+    let missing: Vec<_> = of_tasks.iter().copied().chain(of_manager.clone()).collect();
     if !missing.is_empty() {
         let commands: Vec<_> = missing
             .iter()
@@ -171,9 +176,16 @@ fn by_endpoints(
         let of_owner = wanted.owner.map(|owner| {
             format!("the VPC is of account {owner}, which does not show its endpoints and alone can make any")
         });
+        let named =
+            of_tasks.iter().map(|it| (*it).to_owned()).chain(of_manager.map(|it| format!("{it} (the manager)")));
         return fault(
-            format!("{from}; VPC endpoints are missing for {}", missing.join(", ")),
-            "No task starts: \"ResourceInitializationError: unable to pull secrets or registry auth\", or CannotPullContainerError.",
+            format!("{from}; VPC endpoints are missing for {}", named.collect::<Vec<_>>().join(", ")),
+            match of_tasks.is_empty() {
+                true => "The manager does not start, or starts no task.",
+                false => {
+                    "No task starts: \"ResourceInitializationError: unable to pull secrets or registry auth\", or CannotPullContainerError."
+                }
+            },
             &format!("{fix}; or make the endpoints:\n{}", commands.join("\n")),
             of_owner.or(beyond),
         );
@@ -271,13 +283,23 @@ mod tests {
         endpoints: Vec<VpcEndpoint>,
         groups: Vec<SecurityGroup>,
         owner: Option<&'static str>,
+        of_manager: Vec<&'static str>,
     }
 
     fn case(public: bool, target: Option<RouteTarget>) -> Case {
         let needs = Some(needs_of_usual_tasks());
         let gitlab = "gitlab.example.com";
         let (endpoints, groups) = (Vec::new(), Vec::new());
-        Case { public, gitlab, needs, table: table("rtb-1", target), endpoints, groups, owner: None }
+        Case {
+            public,
+            gitlab,
+            needs,
+            table: table("rtb-1", target),
+            endpoints,
+            groups,
+            owner: None,
+            of_manager: Vec::new(),
+        }
     }
 
     /// Without any way to the internet, and with every endpoint.
@@ -293,6 +315,7 @@ mod tests {
                 assign_public_ip: self.public,
                 gitlab_host: self.gitlab,
                 groups: &["sg-t".to_owned()],
+                of_manager: &self.of_manager,
                 needs: self.needs.as_ref(),
                 owner: self.owner,
             };
@@ -543,5 +566,12 @@ mod tests {
             let needs = needs(&TaskDefinition { containers: vec![container], ..TaskDefinition::default() }, REGION);
             assert_eq!((&needs.services[..], needs.abroad.len()), (services, abroad));
         }
+    }
+
+    #[test]
+    fn what_a_manager_beside_the_tasks_needs_is_told_with_who_needs_it() {
+        let beside = Case { of_manager: vec!["ecr.api", "logs", "secretsmanager", "ecs"], ..isolated() };
+        beside.finds(WAY_OUT, Bad, &["missing for secretsmanager (the manager), ecs (the manager)", "eu-west-1.ecs "]);
+        assert!(beside.judged().iter().any(|finding| finding.breaks.starts_with("The manager does not start")));
     }
 }
