@@ -8,6 +8,7 @@ use aws::stack::{ManagerWork, Statement, document, execution_statements, manager
 use aws::{CallError, Session};
 use futures::future::join_all;
 
+use super::finding::MADE_ANEW;
 use super::{Finding, Subject};
 use crate::config::{Cache, Runner};
 
@@ -106,7 +107,7 @@ async fn principal(subject: &Subject, session: &Session, identity: &Identity) ->
         // With the path, which a session's ARN does not tell.
         Ok(Some(role)) => (vec![Finding::good(ROLE, format!("{whose} {}", role.arn))], Some(role.arn)),
         Ok(None) => {
-            let fix = "Make it with `staffetta deploy apply`, or correct the name.";
+            let fix = format!("Correct the name, or make it under this one; or, {MADE_ANEW}.");
             (vec![Finding::bad(ROLE, format!("{whose} {arn} is not there"), BREAKS, fix)], None)
         }
         Err(error) => (vec![Finding::not_seen(ROLE, "iam:GetRole", &error)], Some(arn)),
@@ -201,7 +202,11 @@ fn missing(
     let evidence = format!("{principal} may not {action} on {resource}");
     let breaks = format!("It is needed: {}.", statement.why);
     let add = || match is_made {
-        true => format!("Run `staffetta deploy apply`, whose template has the statement {}.", statement.sid),
+        true => format!(
+            "Run `staffetta deploy apply`, whose template has the statement {}; if somebody took it out of the role, which `apply` \
+             does not see, put it back.",
+            statement.sid
+        ),
         false => format!("Add to the policy of {principal}:\n{}", document(std::slice::from_ref(statement))),
     };
     match decision {
