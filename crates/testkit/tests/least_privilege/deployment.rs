@@ -143,9 +143,7 @@ impl Judged {
         let role = call.role.as_deref().filter(|role| self.is_by_generated_config(call) || self.is_deploy_role(role));
         if let Some(account) = role.and_then(|role| role.split(':').nth(4)) {
             place.account = account.to_owned();
-        }
-        if !call.region.is_empty() {
-            place.region = call.region.clone();
+            place.region.clone_from(&call.region);
         }
         place
     }
@@ -191,8 +189,17 @@ impl Judged {
     }
 }
 
-/// The deployment of doctor's tests, whose names are others, and its tokens in secrets that somebody else made.
-const RENAMED: [(&str, &str); 3] = [("doc-isolated", "ci-staging"), ("doc-", "ci-"), ("-of-doctor-", "-runner-token-")];
+/// Deployments of the tests with other names, and tokens in secrets that somebody else made.
+const RENAMED: [(&str, &str); 8] = [
+    ("doc-isolated", "ci-staging"),
+    ("doc-", "ci-"),
+    ("hub-token-", "ci-dev-runner-token-"),
+    ("hub-", "ci-"),
+    ("first-", "ci-"),
+    ("elsewhere-", "ci-"),
+    ("-of-doctor-", "-runner-token-"),
+    ("secret:dev-", "secret:ci-dev-runner-token-"),
+];
 
 /// As the deployment that is judged calls it.
 pub fn renamed(name: &str) -> String {
