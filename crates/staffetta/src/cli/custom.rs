@@ -24,8 +24,9 @@ needed in config.toml is the path of this program:
     prepare_exec = \"/usr/local/bin/staffetta\"
     prepare_args = [\"--config\", \"/etc/gitlab-runner/ecs.toml\", \"custom\", \"prepare\"]
 
-Exit codes: 0 done; those that gitlab-runner names in BUILD_FAILURE_EXIT_CODE (the script failed, or the job
-asked for what it may not have) and SYSTEM_FAILURE_EXIT_CODE (anything else); without them 1 and 2.
+Exit codes: 0 done; those that gitlab-runner names in BUILD_FAILURE_EXIT_CODE (the script failed,
+or the job asked for what it may not have) and SYSTEM_FAILURE_EXIT_CODE (anything else); without
+them 1 and 2.
 
 Example:
   staffetta --config /etc/gitlab-runner/ecs.toml custom config"

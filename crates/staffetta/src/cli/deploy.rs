@@ -61,8 +61,9 @@ struct Which {
 #[derive(Debug, Args)]
 #[command(after_help = "Nothing is changed: the change sets that CloudFormation makes for it are deleted again.
 
---json prints one object: `stacks`, each with `stack`, `status`, `action` (create, update, no_change, blocked), `changes`, `notes`
-and `missing`; and `costs` of the whole file, in US dollars: `monthly`, `monthly_total` and `job_minutes`.
+--json prints one object: `stacks`, each with `stack`, `status`, `action` (create, update,
+no_change, blocked), `changes`, `notes` and `missing`; and `costs` of the whole file, in US
+dollars: `monthly`, `monthly_total` and `job_minutes`.
 
 Exit codes: 0 shown, 1 the file does not fit the account, 2 it cannot be looked at, 130 Ctrl-C.
 
@@ -79,16 +80,18 @@ pub struct PlanArguments {
 /// Make or change what the file asks for
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Stack by stack, each event as it comes. What fails is taken back by CloudFormation; the first cause and the
-state of every stack are told. Run it again after Ctrl-C or a failure: it takes up what is there. A manager starts when its image
-and its runner tokens are there: what is missing is told with the commands that bring it. A manager that runs is not changed
-before its next version has all that it needs.
+    after_help = "Stack by stack, each event as it comes. What fails is taken back by CloudFormation; the first
+cause and the state of every stack are told. Run it again after Ctrl-C or a failure: it takes up
+what is there. A manager starts when its image and its runner tokens are there: what is missing is
+told with the commands that bring it. A manager that runs is not changed before its next version
+has all that it needs.
 
---json prints one object for each event. The last is `end`: `changed`; `held`, the stacks that stay as they were for want of
-something; `waiting`, those that are as the file says and whose managers do not run yet; and `missing`.
+--json prints one object for each event. The last is `end`: `changed`; `held`, the stacks that
+stay as they were for want of something; `waiting`, those that are as the file says and whose
+managers do not run yet; and `missing`.
 
-Exit codes: 0 the stacks are as the file says, though managers may wait (`waiting`), 1 they are not, 2 nothing was begun,
-130 Ctrl-C (CloudFormation goes on).
+Exit codes: 0 the stacks are as the file says, though managers may wait (`waiting`), 1 they are
+not, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
 
 Example:
   staffetta deploy apply"
@@ -104,12 +107,13 @@ pub struct ApplyArguments {
 /// Delete what apply made
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Managers go first, so that no new job starts. Caches and images go too. What is left is told; a later apply
-makes all anew. It asks for the name of the deployment.
+    after_help = "Managers go first, so that no new job starts. Caches and images go too. What is left is told; a
+later apply makes all anew. It asks for the name of the deployment.
 
 --json prints one object for each event.
 
-Exit codes: 0 deleted, 1 refused or not all deleted, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
+Exit codes: 0 deleted, 1 refused or not all deleted, 2 nothing was begun, 130 Ctrl-C
+(CloudFormation goes on).
 
 Example:
   staffetta deploy destroy --environment dev"
@@ -150,9 +154,11 @@ pub struct TemplateArguments {
 /// Print the policy of each role, and why it needs what it may do
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Also what the operator needs for these environments: whoever runs deploy and doctor, and each deploy_role. AWS is not asked.
+    after_help = "Also what the operator needs for these environments: whoever runs deploy and doctor, and each
+deploy_role. AWS is not asked.
 
---json prints one object: `roles` and `operators`, each with its policy as IAM has it and `why` by statement.
+--json prints one object: `roles` and `operators`, each with its policy as IAM has it and `why` by
+statement.
 
 Exit codes: 0 printed, 2 the file cannot be used.
 
@@ -170,10 +176,12 @@ pub struct PolicyArguments {
 /// Print the manager's config.toml
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For a manager of your own (`manager = \"own\"`), or to see what the others get. The security groups are those that
-`staffetta deploy apply` made. Tokens are not in it: it names the variables that have them.
+    after_help = "For a manager of your own (`manager = \"own\"`), or to see what the others get. The security
+groups are those that `staffetta deploy apply` made. Tokens are not in it: it names the variables
+that have them.
 
-Exit codes: 0 printed, 1 an environment is not there, 2 the file cannot be used or AWS cannot be asked.
+Exit codes: 0 printed, 1 an environment is not there, 2 the file cannot be used or AWS cannot be
+asked.
 
 Example:
   staffetta deploy config --environment dev > config.toml"

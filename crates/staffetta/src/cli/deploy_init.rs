@@ -21,8 +21,9 @@ const IDENTITY: Duration = Duration::from_secs(10);
 /// Write a commented deployment file
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What is not given is asked for, where there is a terminal. The account and the region are by default those that AWS's
-tools would use here. VALUE holds for all environments, ENVIRONMENT=VALUE for one.
+    after_help = "What is not given is asked for, where there is a terminal. The account and the region are by
+default those that AWS's tools would use here. VALUE holds for all environments, ENVIRONMENT=VALUE
+for one.
 
 Exit codes: 0 written, 2 not written.
 

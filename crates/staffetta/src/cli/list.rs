@@ -11,8 +11,8 @@ use crate::registration::entries;
 /// List the runners in config.toml
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Shows every [[runners]] entry, also those that `staffetta run` would refuse. Of a token only the short form is
-shown, as in logs.
+    after_help = "Shows every [[runners]] entry, also those that `staffetta run` would refuse. Of a token only the
+short form is shown, as in logs.
 
 Exit codes: 0 listed, 2 the file cannot be read.
 

@@ -17,10 +17,11 @@ use crate::local::{pipeline, summary};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The folder's present state is committed to a repository of its own; nothing in the folder changes.
-Each job runs in a task of the embedded Fargate, one environment for each set of tags.
-Ctrl-C cancels the pipeline; a second one does not wait for its jobs.
+Each job runs in a task of the embedded Fargate, one environment for each set of tags. Ctrl-C
+cancels the pipeline; a second one does not wait for its jobs.
 
-Exit codes: 0 the pipeline passed, 1 it did not, 2 it could not be started, 130 it was interrupted.
+Exit codes: 0 the pipeline passed, 1 it did not, 2 it could not be started, 130 it was
+interrupted.
 
 Example:
   staffetta local examples/three-environments"

@@ -20,10 +20,12 @@ use crate::registration::{PERSONAL_ACCESS_TOKEN, ask};
 /// Register a runner in GitLab and write its [[runners]] entry
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A token on the command line can be seen by every user of the machine; the environment (CI_SERVER_TOKEN) or
-the terminal keeps it. What is not given is asked for, where there is a terminal.
+    after_help = "A token on the command line can be seen by every user of the machine; the environment
+(CI_SERVER_TOKEN) or the terminal keeps it. What is not given is asked for, where there is a
+terminal.
 
-Exit codes: 0 registered, 1 GitLab refuses, 2 it could not be tried, 130 Ctrl-C (nothing is left behind).
+Exit codes: 0 registered, 1 GitLab refuses, 2 it could not be tried, 130 Ctrl-C (nothing is left
+behind).
 
 Examples:
   staffetta register --url https://gitlab.example.com --name dev

@@ -18,10 +18,11 @@ use crate::registration::renew::{By, Failure, renew};
 /// Give runners new tokens, in GitLab and in config.toml
 #[derive(Debug, Args)]
 #[command(
-    after_help = "GitLab refuses the old token from then on. `staffetta run` does this by itself before a token expires, and
-takes up what is changed here; its running jobs go on.
+    after_help = "GitLab refuses the old token from then on. `staffetta run` does this by itself before a token
+expires, and takes up what is changed here; its running jobs go on.
 
-Exit codes: 0 done, 1 GitLab refused, 2 it could not be tried, or the new token could not be written.
+Exit codes: 0 done, 1 GitLab refused, 2 it could not be tried, or the new token could not be
+written.
 
 Example:
   staffetta reset-token --name dev"

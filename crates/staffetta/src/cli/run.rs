@@ -24,8 +24,8 @@ use crate::metrics;
                    a second one stops all tasks
   SIGHUP           read the configuration again (also done when the file changes)
 
-Exit codes: 0 stopped as asked; 2 could not start: the configuration or a file of TLS that it names cannot be used,
-or the port of listen_address is taken.
+Exit codes: 0 stopped as asked; 2 could not start: the configuration or a file of TLS that it
+names cannot be used, or the port of listen_address is taken.
 
 Example:
   staffetta run --config /etc/gitlab-runner/config.toml")]

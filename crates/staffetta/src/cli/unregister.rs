@@ -18,8 +18,8 @@ use crate::registration::register::{is_authentication_token, is_no};
 /// Take runners out of GitLab and out of config.toml
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A runner that was made in GitLab (glrt-) stays there: only this manager of it is deleted. A runner that a
-registration token made is deleted. An entry that GitLab did not let go stays in the file.
+    after_help = "A runner that was made in GitLab (glrt-) stays there: only this manager of it is deleted. A runner
+that a registration token made is deleted. An entry that GitLab did not let go stays in the file.
 
 Exit codes: 0 done, 1 GitLab refused, 2 it could not be tried.
 

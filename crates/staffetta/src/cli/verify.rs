@@ -15,9 +15,11 @@ use crate::registration::entries::{self, Entry, Selection};
 /// Ask GitLab whether it still accepts the runners in config.toml
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A runner is \"not valid\" only if GitLab says so. Where GitLab cannot be asked it is \"unknown\", and stays.
+    after_help = "A runner is \"not valid\" only if GitLab says so. Where GitLab cannot be asked it is \"unknown\",
+and stays.
 
-Exit codes: 0 all are valid (or were removed by --delete), 1 one is not valid or orphaned, 2 one is unknown, or the file cannot be used.
+Exit codes: 0 all are valid (or were removed by --delete), 1 one is not valid or orphaned, 2 one
+is unknown, or the file cannot be used.
 
 Example:
   staffetta verify --name dev"
