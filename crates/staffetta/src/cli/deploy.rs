@@ -79,8 +79,7 @@ pub struct PlanArguments {
 
 /// Make or change what the file asks for
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Stack by stack, each event as it comes. What fails is taken back by CloudFormation; the first
+#[command(after_help = "Stack by stack, each event as it comes. What fails is taken back by CloudFormation; the first
 cause and the state of every stack are told. Run it again after Ctrl-C or a failure: it takes up
 what is there. A manager starts when its image and its runner tokens are there: what is missing is
 told with the commands that bring it. A manager that runs is not changed before its next version
@@ -94,8 +93,7 @@ Exit codes: 0 the stacks are as the file says, though managers may wait (`waitin
 not, 2 nothing was begun, 130 Ctrl-C (CloudFormation goes on).
 
 Example:
-  staffetta deploy apply"
-)]
+  staffetta deploy apply")]
 pub struct ApplyArguments {
     #[command(flatten)]
     which: Which,
@@ -153,8 +151,7 @@ pub struct TemplateArguments {
 
 /// Print the policy of each role, and why it needs what it may do
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Also what the operator needs for these environments: whoever runs deploy and doctor, and each
+#[command(after_help = "Also what the operator needs for these environments: whoever runs deploy and doctor, and each
 deploy_role. AWS is not asked.
 
 --json prints one object: `roles` and `operators`, each with its policy as IAM has it and `why` by
@@ -163,8 +160,7 @@ statement.
 Exit codes: 0 printed, 2 the file cannot be used.
 
 Example:
-  staffetta deploy policy --environment production"
-)]
+  staffetta deploy policy --environment production")]
 pub struct PolicyArguments {
     #[command(flatten)]
     which: Which,
@@ -175,8 +171,7 @@ pub struct PolicyArguments {
 
 /// Print the manager's config.toml
 #[derive(Debug, Args)]
-#[command(
-    after_help = "For a manager of your own (`manager = \"own\"`), or to see what the others get. The security
+#[command(after_help = "For a manager of your own (`manager = \"own\"`), or to see what the others get. The security
 groups are those that `staffetta deploy apply` made. Tokens are not in it: it names the variables
 that have them.
 
@@ -184,8 +179,7 @@ Exit codes: 0 printed, 1 an environment is not there, 2 the file cannot be used 
 asked.
 
 Example:
-  staffetta deploy config --environment dev > config.toml"
-)]
+  staffetta deploy config --environment dev > config.toml")]
 pub struct ConfigArguments {
     #[command(flatten)]
     which: Which,

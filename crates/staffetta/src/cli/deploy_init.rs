@@ -20,8 +20,7 @@ const IDENTITY: Duration = Duration::from_secs(10);
 
 /// Write a commented deployment file
 #[derive(Debug, Args)]
-#[command(
-    after_help = "What is not given is asked for, where there is a terminal. The account and the region are by
+#[command(after_help = "What is not given is asked for, where there is a terminal. The account and the region are by
 default those that AWS's tools would use here. VALUE holds for all environments, ENVIRONMENT=VALUE
 for one.
 
@@ -30,8 +29,7 @@ Exit codes: 0 written, 2 not written.
 Examples:
   staffetta deploy init
   staffetta deploy init --non-interactive --gitlab-url https://gitlab.example.com --gitlab-group 42 \\
-      --vpc vpc-1 --subnets subnet-1,subnet-2 --vpc production=vpc-2 --subnets production=subnet-3"
-)]
+      --vpc vpc-1 --subnets subnet-1,subnet-2 --vpc production=vpc-2 --subnets production=subnet-3")]
 pub struct Arguments {
     /// The file that is written
     #[arg(env = "STAFFETTA_FILE", value_name = "FILE", default_value = file::FILE)]

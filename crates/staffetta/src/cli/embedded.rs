@@ -51,15 +51,13 @@ pub struct FargateArguments {
 
 /// Serve the runner API, Git and artifacts for one repository, and run its pipeline
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Prints one JSON line: url, registration_token, personal_access_token, pipeline, and runners: a
+#[command(after_help = "Prints one JSON line: url, registration_token, personal_access_token, pipeline, and runners: a
 token for each set of tags in the pipeline. Ends with Ctrl-C, or with the pipeline.
 
 Exit codes with --until-done: 0 the pipeline passed, 1 it did not, 2 it could not be started.
 
 Example:
-  staffetta embedded gitlab --repo . --until-done"
-)]
+  staffetta embedded gitlab --repo . --until-done")]
 pub struct GitlabArguments {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]

@@ -19,8 +19,7 @@ use crate::registration::{PERSONAL_ACCESS_TOKEN, ask};
 
 /// Register a runner in GitLab and write its [[runners]] entry
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A token on the command line can be seen by every user of the machine; the environment
+#[command(after_help = "A token on the command line can be seen by every user of the machine; the environment
 (CI_SERVER_TOKEN) or the terminal keeps it. What is not given is asked for, where there is a
 terminal.
 
@@ -31,8 +30,7 @@ Examples:
   staffetta register --url https://gitlab.example.com --name dev
   CI_SERVER_TOKEN=glrt-… staffetta register --non-interactive --url https://gitlab.example.com --name dev \\
       --fargate-cluster ci-dev --fargate-subnets subnet-1,subnet-2 --fargate-security-groups sg-1 \\
-      --fargate-task-definition ci-dev"
-)]
+      --fargate-task-definition ci-dev")]
 pub struct Arguments {
     /// The configuration file; it and its folder are made if they are missing
     #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = super::run::default_config())]

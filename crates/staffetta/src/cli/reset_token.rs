@@ -17,16 +17,14 @@ use crate::registration::renew::{By, Failure, renew};
 
 /// Give runners new tokens, in GitLab and in config.toml
 #[derive(Debug, Args)]
-#[command(
-    after_help = "GitLab refuses the old token from then on. `staffetta run` does this by itself before a token
+#[command(after_help = "GitLab refuses the old token from then on. `staffetta run` does this by itself before a token
 expires, and takes up what is changed here; its running jobs go on.
 
 Exit codes: 0 done, 1 GitLab refused, 2 it could not be tried, or the new token could not be
 written.
 
 Example:
-  staffetta reset-token --name dev"
-)]
+  staffetta reset-token --name dev")]
 pub struct Arguments {
     /// The configuration file
     #[arg(short, long, env = "CONFIG_FILE", value_name = "FILE", default_value_os_t = super::run::default_config())]
