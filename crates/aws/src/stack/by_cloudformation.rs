@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::deployment::Place;
 use super::names::arn;
-use super::operator::{statement, with};
-use super::policy::Statement;
+use super::policy::{Statement, statement, with};
 use super::roles::ECS_TASKS;
 use super::stacks::Stack;
 

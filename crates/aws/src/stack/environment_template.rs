@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::deployment::{Deployment, Environment, ManagerMode};
+use super::names::{MANAGER_SECURITY_GROUP, TASK_SECURITY_GROUP};
 use super::resources::{
     CLUSTER, LOG_GROUP, TASK_DEFINITION, Template, log_configuration, role_id, runtime_platform, tags,
 };
 use super::roles::environment_roles;
-use super::stacks::{MANAGER_SECURITY_GROUP, TASK_SECURITY_GROUP};
 use crate::fargate::CapacityProvider;
 
 /// The one port of a task, for the manager's SSH.

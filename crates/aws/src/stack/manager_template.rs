@@ -3,12 +3,17 @@
 use serde_json::{Value, json};
 
 use super::deployment::{Deployment, Environment, Place, RunnerToken};
-use super::names::{ManagerOf, arn, token_variable};
+use super::names::{
+    DESIRED_COUNT, MANAGER_SECURITY_GROUP, ManagerOf, arn, logical_name, task_group_parameter, token_variable,
+};
 use super::resources::{
     CLUSTER, LOG_GROUP, TASK_DEFINITION, Template, log_configuration, role_id, runtime_platform, tags,
 };
 use super::roles::{manager_execution_role, shared_manager_role};
-use super::stacks::{ConfigText, DESIRED_COUNT, MANAGER_SECURITY_GROUP, logical_name, task_group_parameter};
+
+/// Makes the config.toml of a manager that has these environments. The second argument tells the id of an environment's task
+/// security group, or what stands for it in the text.
+pub type ConfigText<'a> = dyn Fn(&[&Environment], &dyn Fn(&Environment) -> String) -> String + 'a;
 
 /// The container of the manager's task definition.
 pub const MANAGER_CONTAINER: &str = "manager";

@@ -188,3 +188,21 @@ impl Deployment {
 pub fn token_variable(environment: &Environment) -> String {
     format!("{}_RUNNER_TOKEN", environment.name.to_ascii_uppercase().replace('-', "_"))
 }
+
+/// The parameter of a manager's stack that says how many managers run.
+pub const DESIRED_COUNT: &str = "DesiredCount";
+/// Outputs of an environment's stack.
+pub const TASK_SECURITY_GROUP: &str = "TaskSecurityGroup";
+/// The group of the environment's own manager; of a shared one, an output of the manager's stack.
+pub const MANAGER_SECURITY_GROUP: &str = "ManagerSecurityGroup";
+
+/// The parameter of a manager's stack that takes the task security group of an environment.
+pub(super) fn task_group_parameter(environment: &Environment) -> String {
+    format!("{TASK_SECURITY_GROUP}{}", logical_name(environment))
+}
+
+/// An environment in a logical id or the name of a parameter, which have letters and digits only. Names have no capitals, so two
+/// never become the same.
+pub(super) fn logical_name(environment: &Environment) -> String {
+    environment.name.replace('-', "Dash")
+}

@@ -5,7 +5,7 @@ use super::by_cloudformation::{BUCKET, SECRET, arns_of, by_cloudformation};
 use super::deployment::{Deployment, Environment, Place};
 use super::names::arn;
 use super::other_managers::other_managers;
-use super::policy::{Condition, Statement};
+use super::policy::{Statement, statement, with};
 use super::roles::{ManagerWork, RESOURCE_ACCOUNT, ecr_repository, manager_statements, manager_work, token_secret_arn};
 use super::stacks::{Stack, stacks};
 use crate::AssumedRole;
@@ -51,19 +51,6 @@ pub fn operators(deployment: &Deployment) -> Vec<Operator> {
     ));
     operators.retain(|operator| !operator.statements.is_empty());
     operators
-}
-
-/// None for nothing.
-pub(super) fn statement(
-    sid: &'static str,
-    actions: &[&'static str],
-    mut resources: Vec<String>,
-    why: &'static str,
-) -> Option<Statement> {
-    resources.sort();
-    resources.dedup();
-    let is_used = !resources.is_empty();
-    is_used.then(|| Statement { sid, actions: actions.to_vec(), resources, conditions: Vec::new(), why })
 }
 
 /// The calls of `deploy` and `doctor` themselves.
@@ -233,18 +220,4 @@ fn join(statements: &mut Vec<Statement>, statement: Statement) {
             }
         }
     }
-}
-
-/// With a condition more.
-pub(super) fn with(
-    mut statement: Statement,
-    operator: &'static str,
-    key: &'static str,
-    values: impl IntoIterator<Item = impl Into<String>>,
-) -> Statement {
-    let mut values: Vec<_> = values.into_iter().map(Into::into).collect();
-    values.sort();
-    values.dedup();
-    statement.conditions.push(Condition { operator, key, values });
-    statement
 }

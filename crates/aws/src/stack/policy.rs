@@ -80,6 +80,33 @@ impl Statement {
     }
 }
 
+/// A statement about these resources; none where there are none.
+pub(super) fn statement(
+    sid: &'static str,
+    actions: &[&'static str],
+    mut resources: Vec<String>,
+    why: &'static str,
+) -> Option<Statement> {
+    resources.sort();
+    resources.dedup();
+    let is_used = !resources.is_empty();
+    is_used.then(|| Statement { sid, actions: actions.to_vec(), resources, conditions: Vec::new(), why })
+}
+
+/// With a condition more.
+pub(super) fn with(
+    mut statement: Statement,
+    operator: &'static str,
+    key: &'static str,
+    values: impl IntoIterator<Item = impl Into<String>>,
+) -> Statement {
+    let mut values: Vec<_> = values.into_iter().map(Into::into).collect();
+    values.sort();
+    values.dedup();
+    statement.conditions.push(Condition { operator, key, values });
+    statement
+}
+
 /// A policy document of these statements.
 pub fn document(statements: &[Statement]) -> Value {
     json!({"Version": "2012-10-17", "Statement": statements.iter().map(Statement::json).collect::<Vec<_>>()})

@@ -2,15 +2,11 @@
 
 use serde_json::Value;
 
-use super::deployment::{Deployment, Environment, ManagerMode, Place};
+use super::deployment::{Deployment, ManagerMode, Place};
 use super::environment_template::{environment_template, takes_manager_group};
-use super::manager_template::{access_template, manager_template};
-use super::names::ManagerOf;
+use super::manager_template::{ConfigText, access_template, manager_template};
+use super::names::{DESIRED_COUNT, MANAGER_SECURITY_GROUP, ManagerOf, TASK_SECURITY_GROUP, task_group_parameter};
 use super::resources::tags;
-
-/// Makes the config.toml of a manager that has these environments. The second argument tells the id of an environment's task
-/// security group, or what stands for it in the text.
-pub type ConfigText<'a> = dyn Fn(&[&Environment], &dyn Fn(&Environment) -> String) -> String + 'a;
 
 /// One CloudFormation stack.
 #[derive(Debug, Clone)]
@@ -59,13 +55,6 @@ pub enum ParameterValue {
     /// stack back with it.
     DesiredCount,
 }
-
-/// The parameter of a manager's stack that says how many managers run.
-pub const DESIRED_COUNT: &str = "DesiredCount";
-/// Outputs of an environment's stack.
-pub const TASK_SECURITY_GROUP: &str = "TaskSecurityGroup";
-/// The group of the environment's own manager; of a shared one, an output of the manager's stack.
-pub const MANAGER_SECURITY_GROUP: &str = "ManagerSecurityGroup";
 
 /// The stacks of a deployment, in the order in which they are made: each needs only outputs and roles of those before it.
 pub fn stacks(deployment: &Deployment, config: &ConfigText) -> Vec<Stack> {
@@ -120,15 +109,4 @@ pub fn stacks(deployment: &Deployment, config: &ConfigText) -> Vec<Stack> {
 
 fn output(parameter: &str, stack: String, output: &'static str) -> Parameter {
     Parameter { name: parameter.to_owned(), value: ParameterValue::Output { stack, output } }
-}
-
-/// The parameter of a manager's stack that takes the task security group of an environment.
-pub(super) fn task_group_parameter(environment: &Environment) -> String {
-    format!("{TASK_SECURITY_GROUP}{}", logical_name(environment))
-}
-
-/// An environment in a logical id or the name of a parameter, which have letters and digits only. Names have no capitals, so two
-/// never become the same.
-pub(super) fn logical_name(environment: &Environment) -> String {
-    environment.name.replace('-', "Dash")
 }
