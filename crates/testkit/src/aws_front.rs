@@ -262,7 +262,7 @@ mod tests {
     use super::*;
     use crate::Moto;
 
-    const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=doctor/20260101/us-east-1/ecs/aws4_request, \
+    const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=peer/20260101/us-east-1/ecs/aws4_request, \
                              SignedHeaders=host, Signature=made-up";
 
     async fn ecs(front: &AwsFront, action: &str, body: &str) -> (u16, String) {
@@ -326,7 +326,7 @@ mod tests {
         let (status, body) = ecs(&front, "ListTasks", "{}").await;
         assert!(status == 400 && body.contains("AccessDeniedException"), "{status} {body}");
         let seen = ["ecs:CreateCluster", "ecs:CreateCluster", "ecs:CreateCluster", "ecs:ListTasks", "ecs:ListTasks"];
-        assert_eq!(front.calls_of("doctor"), seen);
+        assert_eq!(front.calls_of("peer"), seen);
         assert_eq!(front.calls_of("deploy"), [""; 0]);
     }
 }
