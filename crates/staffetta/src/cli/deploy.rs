@@ -295,8 +295,10 @@ async fn run_plan(arguments: PlanArguments) -> anyhow::Result<ExitCode> {
 /// Ctrl-C, perhaps the second, ends it at once: none.
 async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
-        done = work => Some(done),
+        // The signal is listened for before anything is said that could be answered by it.
+        biased;
         _ = tokio::signal::ctrl_c() => None,
+        done = work => Some(done),
     }
 }
 
